@@ -1,0 +1,1 @@
+"""The bolt file: read, checked and written page by page. Knows nothing of etcd."""

@@ -1,0 +1,167 @@
+"""Files that appear whole or not at all, are private, and never replace what stood there."""
+
+import ctypes
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from backstay.errors import AlreadyExistsError, BackstayError, SpaceError
+
+PRIVATE = 0o600
+PRIVATE_DIRECTORY = 0o700
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+
+@contextmanager
+def new_file(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
+    """Write a file that appears under its name only when it is complete and on the disk.
+
+    The bytes go to an unnamed file (O_TMPFILE), so that nothing stays when the process is
+    killed; where the filesystem has none, to a hidden name beside it.
+
+    Args:
+        path: where the file is to appear; nothing may stand there.
+        mode: its permissions; the umask does not touch them.
+
+    Raises:
+        AlreadyExistsError: something has that name, before or after the writing.
+        SpaceError: the disk is full.
+        BackstayError: the directory can't be written.
+    """
+    if os.path.lexists(path):
+        raise AlreadyExistsError(f"{path} exists already", "name a file that does not")
+    with explained(path):
+        fd, hidden = _open_unnamed(path)
+        try:
+            os.fchmod(fd, mode)
+            with os.fdopen(fd, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.link(hidden or f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+        finally:
+            if hidden:
+                with suppress(FileNotFoundError):
+                    hidden.unlink()
+        sync_directory(path.parent)
+
+
+def _open_unnamed(path: Path) -> tuple[int, Path | None]:
+    try:
+        return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, PRIVATE), None
+    except OSError as error:
+        if error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}:
+            raise
+        if not path.parent.is_dir():
+            raise
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    return os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE), hidden
+
+
+def unnamed_file(directory: Path) -> BinaryIO:
+    """Open a private file that has no name and is gone when it is closed.
+
+    Raises:
+        SpaceError: the disk is full.
+        BackstayError: the directory can't be written.
+    """
+    with explained(directory):
+        fd, hidden = _open_unnamed(directory / "spool")
+        if hidden:
+            hidden.unlink()
+        return os.fdopen(fd, "w+b", buffering=0)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of `path` into errors of this program."""
+    try:
+        yield
+    except FileExistsError as error:
+        raise AlreadyExistsError(f"{path} exists already", "nothing was overwritten") from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise SpaceError(
+                f"{path}: {error.strerror}", "free some space, or name another directory"
+            ) from error
+        reason = error.strerror or type(error).__name__
+        raise BackstayError(f"{error.filename or path}: {reason}") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring a directory's names to the disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(directory: Path) -> None:
+    """Bring all files and names below a directory to the disk."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            fd = os.open(Path(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_directory(Path(folder))
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename so that an existing target is never replaced.
+
+    Raises:
+        AlreadyExistsError: the target exists.
+        BackstayError: the rename failed otherwise.
+    """
+    with explained(target):
+        _rename_noreplace(source, target)
+        sync_directory(target.parent)
+
+
+def _rename_noreplace(source: Path, target: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        result = libc.renameat2(
+            _AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE
+        )
+        if result == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in {errno.EINVAL, errno.ENOSYS}:
+            raise OSError(code, os.strerror(code), str(target))
+    # The filesystem has no such rename: a check just before is the best that is left.
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    source.rename(target)
+
+
+def free_space(directory: Path) -> int:
+    """Bytes that an unprivileged writer still has in the filesystem of `directory`."""
+    with explained(directory):
+        facts = os.statvfs(directory)
+    return facts.f_bavail * facts.f_frsize
+
+
+def read_private(path: Path, *, limit: int) -> bytes:
+    """Read a small regular file whole.
+
+    Raises:
+        BackstayError: it can't be read, is no regular file, or has more than `limit` bytes.
+    """
+    with explained(path), path.open("rb") as file:
+        facts = os.fstat(file.fileno())
+        if stat.S_ISDIR(facts.st_mode):
+            raise BackstayError(f"{path} is a directory", "name a file")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BackstayError(f"{path} has more than {limit} bytes", "is it the right file")
+    return data

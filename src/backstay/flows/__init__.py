@@ -1,0 +1,1 @@
+"""The procedures that all kinds of cluster share: backup, verify, export, restore, drill."""

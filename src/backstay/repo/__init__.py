@@ -1,0 +1,1 @@
+"""Where backups lie: stores, sealing, manifests and the catalogue of them."""
