@@ -1,0 +1,49 @@
+# Two commands do all on a fresh machine with Python 3.11, pip, make and git:
+#   make demo    the main job, shown on a real etcd and a real object store
+#   make test    every test that takes less than ten minutes together
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# pip is told which environment to fill, so that a Python without ensurepip will do.
+PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(BIN)/python
+JOBS ?= 2
+
+.PHONY: demo test soak lint format proto bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/backstay demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not soak"
+
+soak: $(VENV)/.test
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m soak --timeout 7200
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+proto: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc --proto_path src --python_out src --pyi_out src \
+		src/backstay/client/proto/rpc.proto
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
+	$(PYTHON) -m venv --without-pip $(VENV)
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[$*]'
+	touch $@
