@@ -1,0 +1,171 @@
+"""Options that several commands share, under the names that people know from the peers."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from backstay.cli.session import Session
+from backstay.cli.values import Duration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _switch(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+        del param
+        session = ctx.find_object(Session)
+        if session is not None and value:
+            setattr(session, name, value)
+
+    return callback
+
+
+def _compose(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def talk(function: F) -> F:
+    """Say how the program talks: --json, --quiet, --log-format, --debug."""
+    return _compose(
+        click.option(
+            "--json", is_flag=True, expose_value=False, callback=_switch("json"),
+            help="Print one JSON document on standard output.",
+        ),
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, callback=_switch("quiet"),
+            help="Say nothing but errors.",
+        ),
+        click.option(
+            "--log-format", type=click.Choice(["text", "json"]), default="text",
+            expose_value=False, callback=_switch("log_format"),
+            help="How to write what happens.", show_default=True,
+        ),
+        click.option(
+            "--debug", is_flag=True, expose_value=False, is_eager=True,
+            callback=_switch("debug"), help="Show tracebacks.",
+        ),
+    )(function)
+
+
+def store(function: F) -> F:
+    """Say where the repository is and how to reach it."""
+    return _compose(
+        click.option(
+            "--repo", envvar="BACKSTAY_REPO", required=True, metavar="URL",
+            help="The repository: file:///dir or s3://bucket/prefix.  [env: BACKSTAY_REPO]",
+        ),
+        store_access,
+    )(function)
+
+
+def store_access(function: F) -> F:
+    """Say how to reach an object store."""
+    return _compose(
+        click.option(
+            "--s3-endpoint", metavar="URL", envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+            help="An S3 server other than Amazon's.  [env: AWS_ENDPOINT_URL_S3]",
+        ),
+        click.option(
+            "--s3-region", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
+            help="The bucket's region.  [env: AWS_REGION]",
+        ),
+        click.option(
+            "--s3-virtual-hosted", is_flag=True,
+            help="Name the bucket in the host (path style is used with --s3-endpoint).",
+        ),
+        click.option("--allow-http", is_flag=True, help="Let the endpoint be plain http."),
+        click.option(
+            "--ca-bundle", type=click.Path(exists=True, dir_okay=False), envvar="AWS_CA_BUNDLE",
+            help="Certificates that the endpoint may be signed by.  [env: AWS_CA_BUNDLE]",
+        ),
+    )(function)
+
+
+def recipients(function: F) -> F:
+    """Pin the recipients that the repository must have."""
+    return click.option(
+        "--recipient", "recipient", multiple=True, metavar="AGE1...",
+        help="A recipient that the repository must have; any other set is refused.",
+    )(function)
+
+
+def identity(function: F) -> F:
+    """Say where the private key is."""
+    return click.option(
+        "--identity", type=click.Path(dir_okay=False), envvar="BACKSTAY_IDENTITY",
+        help="File with the age identity (private key).  [env: BACKSTAY_IDENTITY]",
+    )(function)
+
+
+def spool(function: F) -> F:
+    """Say where a snapshot may lie while it is worked on."""
+    return click.option(
+        "--spool-dir", type=click.Path(exists=True, file_okay=False), envvar="BACKSTAY_SPOOL_DIR",
+        help="Where a snapshot may lie while it is worked on; else $TMPDIR or /var/tmp.",
+    )(function)
+
+
+def tools(function: F) -> F:
+    """Say which of etcd's own programs to use."""
+    return _compose(
+        click.option("--etcd", type=click.Path(), help="The etcd program.  [default: from PATH]"),
+        click.option(
+            "--etcdutl", type=click.Path(),
+            help="The etcdutl program, 3.5 or later.  [default: from PATH]",
+        ),
+    )(function)
+
+
+def etcd(function: F) -> F:
+    """Say how to reach a running etcd, as etcdctl's options and variables do."""
+    return _compose(
+        click.option(
+            "--endpoints", envvar="ETCDCTL_ENDPOINTS", default="127.0.0.1:2379",
+            show_default=True, help="Client URLs, comma-separated.  [env: ETCDCTL_ENDPOINTS]",
+        ),
+        click.option(
+            "--cacert", envvar="ETCDCTL_CACERT", type=click.Path(dir_okay=False),
+            help="The CA of etcd's certificates.  [env: ETCDCTL_CACERT]",
+        ),
+        click.option(
+            "--cert", envvar="ETCDCTL_CERT", type=click.Path(dir_okay=False),
+            help="Our client certificate.  [env: ETCDCTL_CERT]",
+        ),
+        click.option(
+            "--key", envvar="ETCDCTL_KEY", type=click.Path(dir_okay=False),
+            help="Its private key.  [env: ETCDCTL_KEY]",
+        ),
+        click.option(
+            "--server-name", help="The name that etcd's certificate must have, if not the host's.",
+        ),
+        click.option(
+            "--user", envvar="ETCDCTL_USER",
+            help="User name.  The password comes from --password-file, ETCDCTL_PASSWORD or a"
+            " prompt.  [env: ETCDCTL_USER]",
+        ),
+        click.option(
+            "--password-file", type=click.Path(dir_okay=False),
+            help="File with the user's password.",
+        ),
+        click.option(
+            "--dial-timeout", envvar="ETCDCTL_DIAL_TIMEOUT", type=Duration(), default="5s",
+            show_default=True, help="Patience with a connection.  [env: ETCDCTL_DIAL_TIMEOUT]",
+        ),
+        click.option(
+            "--command-timeout", envvar="ETCDCTL_COMMAND_TIMEOUT", type=Duration(), default="10s",
+            show_default=True, help="Patience with an answer.  [env: ETCDCTL_COMMAND_TIMEOUT]",
+        ),
+    )(function)
+
+
+def cluster(function: F) -> F:
+    """Name the cluster."""
+    return click.option(
+        "--cluster", required=True, help="The cluster's name: a-z, 0-9, dots and dashes."
+    )(function)
