@@ -7,7 +7,6 @@ instant.
 import os
 import signal
 import sys
-import traceback
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -16,7 +15,6 @@ import click
 
 from backstay import __version__
 from backstay.cli.session import Session
-from backstay.cli.settings import default_map, find_settings
 from backstay.errors import BackstayError
 
 #: Name of each command: its module below this package and its line in the help.
@@ -70,15 +68,17 @@ class LazyGroup(click.Group):
     "--config",
     type=click.Path(dir_okay=False),
     envvar="BACKSTAY_CONFIG",
-    help="Settings file; else ./backstay.toml, ~/.config/backstay/backstay.toml, /etc/backstay.toml.",
+    help="Settings file; else ./backstay.toml, then in ~/.config/backstay, then in /etc.",
 )
 @click.pass_context
 def backstay(ctx: click.Context, config: str | None) -> None:
     """Back up etcd, prove that the backups restore, and restore them."""
+    from backstay.cli.settings import default_map, find_settings
+
     ctx.default_map = default_map(find_settings(config), COMMANDS)
 
 
-class Terminated(BaseException):  # noqa: N818 - it is no error, as KeyboardInterrupt is none
+class Terminated(BaseException):
     """SIGTERM came: everything is put back on the way out."""
 
 
@@ -96,9 +96,7 @@ def main(arguments: list[str]) -> int:
     session = Session()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = backstay.main(
-            arguments, prog_name="backstay", standalone_mode=False, obj=session
-        )
+        code = backstay.main(arguments, prog_name="backstay", standalone_mode=False, obj=session)
     except (BackstayError, click.ClickException, click.Abort) as error:
         return _tell(session, error)
     except (KeyboardInterrupt, Terminated) as stop:
@@ -117,8 +115,7 @@ def main(arguments: list[str]) -> int:
 
 def _tell(session: Session, error: Any) -> int:
     session.close()
-    if session.debug:
-        traceback.print_exception(error)
+    _trace(session, error)
     if isinstance(error, BackstayError):
         session.complain(error.what, do=error.do)
         return error.exit_code
@@ -134,10 +131,16 @@ def _tell(session: Session, error: Any) -> int:
     return int(error.exit_code)
 
 
+def _trace(session: Session, error: BaseException) -> None:
+    if session.debug:
+        import traceback
+
+        traceback.print_exception(error)
+
+
 def _tell_defect(session: Session, error: Exception) -> int:
     session.close()
-    if session.debug:
-        traceback.print_exception(error)
+    _trace(session, error)
     session.complain(
         f"this is a defect of backstay: {type(error).__name__}",
         do="run it again with --debug and report the traceback",

@@ -34,21 +34,36 @@ def talk(function: F) -> F:
     """Say how the program talks: --json, --quiet, --log-format, --debug."""
     return _compose(
         click.option(
-            "--json", is_flag=True, expose_value=False, callback=_switch("json"),
+            "--json",
+            is_flag=True,
+            expose_value=False,
+            callback=_switch("json"),
             help="Print one JSON document on standard output.",
         ),
         click.option(
-            "-q", "--quiet", is_flag=True, expose_value=False, callback=_switch("quiet"),
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_switch("quiet"),
             help="Say nothing but errors.",
         ),
         click.option(
-            "--log-format", type=click.Choice(["text", "json"]), default="text",
-            expose_value=False, callback=_switch("log_format"),
-            help="How to write what happens.", show_default=True,
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            expose_value=False,
+            callback=_switch("log_format"),
+            help="How to write what happens.",
+            show_default=True,
         ),
         click.option(
-            "--debug", is_flag=True, expose_value=False, is_eager=True,
-            callback=_switch("debug"), help="Show tracebacks.",
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=_switch("debug"),
+            help="Show tracebacks.",
         ),
     )(function)
 
@@ -57,7 +72,10 @@ def store(function: F) -> F:
     """Say where the repository is and how to reach it."""
     return _compose(
         click.option(
-            "--repo", envvar="BACKSTAY_REPO", required=True, metavar="URL",
+            "--repo",
+            envvar="BACKSTAY_REPO",
+            required=True,
+            metavar="URL",
             help="The repository: file:///dir or s3://bucket/prefix.  [env: BACKSTAY_REPO]",
         ),
         store_access,
@@ -68,20 +86,26 @@ def store_access(function: F) -> F:
     """Say how to reach an object store."""
     return _compose(
         click.option(
-            "--s3-endpoint", metavar="URL", envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+            "--s3-endpoint",
+            metavar="URL",
+            envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
             help="An S3 server other than Amazon's.  [env: AWS_ENDPOINT_URL_S3]",
         ),
         click.option(
-            "--s3-region", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
+            "--s3-region",
+            envvar=["AWS_REGION", "AWS_DEFAULT_REGION"],
             help="The bucket's region.  [env: AWS_REGION]",
         ),
         click.option(
-            "--s3-virtual-hosted", is_flag=True,
+            "--s3-virtual-hosted",
+            is_flag=True,
             help="Name the bucket in the host (path style is used with --s3-endpoint).",
         ),
         click.option("--allow-http", is_flag=True, help="Let the endpoint be plain http."),
         click.option(
-            "--ca-bundle", type=click.Path(exists=True, dir_okay=False), envvar="AWS_CA_BUNDLE",
+            "--ca-bundle",
+            type=click.Path(exists=True, dir_okay=False),
+            envvar="AWS_CA_BUNDLE",
             help="Certificates that the endpoint may be signed by.  [env: AWS_CA_BUNDLE]",
         ),
     )(function)
@@ -90,7 +114,10 @@ def store_access(function: F) -> F:
 def recipients(function: F) -> F:
     """Pin the recipients that the repository must have."""
     return click.option(
-        "--recipient", "recipient", multiple=True, metavar="AGE1...",
+        "--recipient",
+        "recipient",
+        multiple=True,
+        metavar="AGE1...",
         help="A recipient that the repository must have; any other set is refused.",
     )(function)
 
@@ -98,7 +125,9 @@ def recipients(function: F) -> F:
 def identity(function: F) -> F:
     """Say where the private key is."""
     return click.option(
-        "--identity", type=click.Path(dir_okay=False), envvar="BACKSTAY_IDENTITY",
+        "--identity",
+        type=click.Path(dir_okay=False),
+        envvar="BACKSTAY_IDENTITY",
         help="File with the age identity (private key).  [env: BACKSTAY_IDENTITY]",
     )(function)
 
@@ -106,7 +135,9 @@ def identity(function: F) -> F:
 def spool(function: F) -> F:
     """Say where a snapshot may lie while it is worked on."""
     return click.option(
-        "--spool-dir", type=click.Path(exists=True, file_okay=False), envvar="BACKSTAY_SPOOL_DIR",
+        "--spool-dir",
+        type=click.Path(exists=True, file_okay=False),
+        envvar="BACKSTAY_SPOOL_DIR",
         help="Where a snapshot may lie while it is worked on; else $TMPDIR or /var/tmp.",
     )(function)
 
@@ -116,7 +147,8 @@ def tools(function: F) -> F:
     return _compose(
         click.option("--etcd", type=click.Path(), help="The etcd program.  [default: from PATH]"),
         click.option(
-            "--etcdutl", type=click.Path(),
+            "--etcdutl",
+            type=click.Path(),
             help="The etcdutl program, 3.5 or later.  [default: from PATH]",
         ),
     )(function)
@@ -126,40 +158,60 @@ def etcd(function: F) -> F:
     """Say how to reach a running etcd, as etcdctl's options and variables do."""
     return _compose(
         click.option(
-            "--endpoints", envvar="ETCDCTL_ENDPOINTS", default="127.0.0.1:2379",
-            show_default=True, help="Client URLs, comma-separated.  [env: ETCDCTL_ENDPOINTS]",
+            "--endpoints",
+            envvar="ETCDCTL_ENDPOINTS",
+            default="127.0.0.1:2379",
+            show_default=True,
+            help="Client URLs, comma-separated.  [env: ETCDCTL_ENDPOINTS]",
         ),
         click.option(
-            "--cacert", envvar="ETCDCTL_CACERT", type=click.Path(dir_okay=False),
+            "--cacert",
+            envvar="ETCDCTL_CACERT",
+            type=click.Path(dir_okay=False),
             help="The CA of etcd's certificates.  [env: ETCDCTL_CACERT]",
         ),
         click.option(
-            "--cert", envvar="ETCDCTL_CERT", type=click.Path(dir_okay=False),
+            "--cert",
+            envvar="ETCDCTL_CERT",
+            type=click.Path(dir_okay=False),
             help="Our client certificate.  [env: ETCDCTL_CERT]",
         ),
         click.option(
-            "--key", envvar="ETCDCTL_KEY", type=click.Path(dir_okay=False),
+            "--key",
+            envvar="ETCDCTL_KEY",
+            type=click.Path(dir_okay=False),
             help="Its private key.  [env: ETCDCTL_KEY]",
         ),
         click.option(
-            "--server-name", help="The name that etcd's certificate must have, if not the host's.",
+            "--server-name",
+            help="The name that etcd's certificate must have, if not the host's.",
         ),
         click.option(
-            "--user", envvar="ETCDCTL_USER",
+            "--user",
+            envvar="ETCDCTL_USER",
             help="User name.  The password comes from --password-file, ETCDCTL_PASSWORD or a"
             " prompt.  [env: ETCDCTL_USER]",
         ),
         click.option(
-            "--password-file", type=click.Path(dir_okay=False),
+            "--password-file",
+            type=click.Path(dir_okay=False),
             help="File with the user's password.",
         ),
         click.option(
-            "--dial-timeout", envvar="ETCDCTL_DIAL_TIMEOUT", type=Duration(), default="5s",
-            show_default=True, help="Patience with a connection.  [env: ETCDCTL_DIAL_TIMEOUT]",
+            "--dial-timeout",
+            envvar="ETCDCTL_DIAL_TIMEOUT",
+            type=Duration(),
+            default="5s",
+            show_default=True,
+            help="Patience with a connection.  [env: ETCDCTL_DIAL_TIMEOUT]",
         ),
         click.option(
-            "--command-timeout", envvar="ETCDCTL_COMMAND_TIMEOUT", type=Duration(), default="10s",
-            show_default=True, help="Patience with an answer.  [env: ETCDCTL_COMMAND_TIMEOUT]",
+            "--command-timeout",
+            envvar="ETCDCTL_COMMAND_TIMEOUT",
+            type=Duration(),
+            default="10s",
+            show_default=True,
+            help="Patience with an answer.  [env: ETCDCTL_COMMAND_TIMEOUT]",
         ),
     )(function)
 

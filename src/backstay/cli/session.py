@@ -5,15 +5,18 @@ progress go to standard error then, and also where standard output is no termina
 command was asked to print (a list, a status) goes to standard output either way.
 """
 
-import json
+from __future__ import annotations
+
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from backstay.report import Event, Report
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backstay.report import Event, Report
 
 
 class Session:
@@ -34,6 +37,7 @@ class Session:
     def report(self, *more: Callable[[Event], None]) -> Report:
         """Make the report of a flow; its events are shown as this session talks."""
         from backstay.cli.progress import listener
+        from backstay.report import Report
 
         if self._listener is None:
             self._listener = listener(self)
@@ -56,6 +60,7 @@ class Session:
 
     def log(self, level: str, text: str, **more: Any) -> None:
         """Write one JSON log line."""
+        import json
         from datetime import UTC, datetime
 
         line = {"time": datetime.now(UTC).isoformat(), "level": level, "message": text, **more}
@@ -70,4 +75,6 @@ class Session:
 
     def answer(self, document: Any) -> None:
         """Print the document that --json asks for."""
+        import json
+
         click.echo(json.dumps(document, indent=2))

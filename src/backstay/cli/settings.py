@@ -20,32 +20,34 @@ PLACES = (
 SIZE_LIMIT = 1 << 20
 
 #: Options that may stand at the top of the file.
-TOP = frozenset({
-    "repo",
-    "recipient",
-    "identity",
-    "cluster",
-    "spool-dir",
-    "s3-endpoint",
-    "s3-region",
-    "s3-virtual-hosted",
-    "allow-http",
-    "ca-bundle",
-    "endpoints",
-    "cacert",
-    "cert",
-    "key",
-    "user",
-    "password-file",
-    "server-name",
-    "dial-timeout",
-    "command-timeout",
-    "level",
-    "threads",
-    "etcd",
-    "etcdutl",
-    "log-format",
-})
+TOP = frozenset(
+    {
+        "repo",
+        "recipient",
+        "identity",
+        "cluster",
+        "spool-dir",
+        "s3-endpoint",
+        "s3-region",
+        "s3-virtual-hosted",
+        "allow-http",
+        "ca-bundle",
+        "endpoints",
+        "cacert",
+        "cert",
+        "key",
+        "user",
+        "password-file",
+        "server-name",
+        "dial-timeout",
+        "command-timeout",
+        "level",
+        "threads",
+        "etcd",
+        "etcdutl",
+        "log-format",
+    }
+)
 GROUPS = frozenset({"backup", "preflight", "restore"})
 
 
