@@ -44,12 +44,21 @@ def new_file(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.link(hidden or f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+                _link(hidden or Path(f"/proc/self/fd/{file.fileno()}"), path)
         finally:
             if hidden:
                 with suppress(FileNotFoundError):
                     hidden.unlink()
         sync_directory(path.parent)
+
+
+def _link(source: Path, path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Python calls linkat(2), which follows /proc/self/fd, only with a descriptor.
+        os.link(source, path.name, dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
 
 
 def _open_unnamed(path: Path) -> tuple[int, Path | None]:
