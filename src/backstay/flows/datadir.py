@@ -1,0 +1,137 @@
+"""A data directory in the making: built in private, published by one rename.
+
+What stands where the directory is to appear stays as it is (promise 6). An empty directory
+that is there already, as a mount point is, is filled by renaming `member` into it.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from backstay.errors import AlreadyExistsError, BackstayError
+from backstay.files import explained, rename_new, sync_tree
+
+#: A new filesystem has this directory; it makes a mount point no less empty.
+_NOT_COUNTED = "lost+found"
+#: What etcd keeps in its data directory.
+MEMBER = "member"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a data directory is to appear.
+
+    Attributes:
+        path: the data directory.
+        exists: an empty directory stands there already.
+        workplace: the directory in which the private one is made, on the same filesystem.
+    """
+
+    path: Path
+    exists: bool
+
+    @property
+    def workplace(self) -> Path:
+        """Where the building goes on: beside the target, or inside where that exists."""
+        return self.path if self.exists else self.path.parent
+
+    @property
+    def prefix(self) -> str:
+        """How names of the private directories begin."""
+        return f".{self.path.name}.backstay-"
+
+
+def look_at(path: Path) -> Target:
+    """Find out whether a data directory can appear at `path`.
+
+    Raises:
+        AlreadyExistsError: something is there that is no empty directory.
+        BackstayError: its parent is missing.
+    """
+    path = path.absolute()
+    if not os.path.lexists(path):
+        if not path.parent.is_dir():
+            raise BackstayError(f"{path.parent} is no directory", "make it first")
+        return Target(path, exists=False)
+    target = Target(path, exists=True)
+    with explained(path):
+        names = {p.name for p in path.iterdir()} if path.is_dir() else {path.name}
+    others = {n for n in names if n != _NOT_COUNTED and not n.startswith(target.prefix)}
+    if others:
+        raise AlreadyExistsError(
+            f"{path} is not empty", "name a directory that is new or empty; nothing was changed"
+        )
+    return target
+
+
+@contextmanager
+def building(target: Target) -> Iterator[Path]:
+    """Give a private directory to build in; whatever is left in it goes at the end.
+
+    A directory that an earlier run left when it was killed is removed too: one that still
+    works holds a lock on its own.
+    """
+    _sweep(target)
+    with explained(target.workplace):
+        private, lock = _make_private(target)
+    try:
+        yield private
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+        os.close(lock)
+
+
+def _make_private(target: Target) -> tuple[Path, int]:
+    while True:
+        private = Path(tempfile.mkdtemp(prefix=target.prefix, dir=target.workplace))
+        with suppress(FileNotFoundError):
+            lock = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if private.is_dir():
+                return private, lock
+            # Another run took it for a left-over before the lock was on it.
+            os.close(lock)
+
+
+def _sweep(target: Target) -> None:
+    for left in target.workplace.glob(f"{target.prefix}*"):
+        with suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def publish(built: Path, target: Target) -> None:
+    """Let a built data directory appear at its place, on the disk and owned as its parent is.
+
+    Args:
+        built: the finished data directory, inside the private one.
+        target: where it is to appear.
+
+    Raises:
+        AlreadyExistsError: something came to stand there meanwhile; it stays.
+    """
+    with explained(built):
+        _hand_over(built, target.workplace)
+        sync_tree(built)
+    if target.exists:
+        rename_new(built / MEMBER, target.path / MEMBER)
+    else:
+        rename_new(built, target.path)
+
+
+def _hand_over(built: Path, like: Path) -> None:
+    facts = like.stat()
+    if os.geteuid() != 0 or (facts.st_uid, facts.st_gid) == (0, os.getegid()):
+        return
+    for folder, _, names in os.walk(built):
+        for path in (Path(folder), *(Path(folder, name) for name in names)):
+            os.chown(path, facts.st_uid, facts.st_gid, follow_symlinks=False)
