@@ -22,8 +22,8 @@ from backstay.bolt.bucket import Bucket, open_bucket
 from backstay.bolt.file import BoltFile
 from backstay.bolt.image import Element as Place
 from backstay.bolt.image import Page
+from backstay.bolt.leaves import LeafCheck, State
 from backstay.bolt.page import BUCKET_FLAG, BUCKET_HEADER
-from backstay.bolt.sweep import State, Sweep
 from backstay.bolt.tree import Bytes, Edge, Element, PageWriter, TreeWriter
 from backstay.bolt.write import FIRST_PAGE, metas
 from backstay.errors import DamagedError
@@ -109,11 +109,11 @@ class Patch:
             DamagedError: the source is damaged, or changed meanwhile.
         """
         used = self._source.high_water * self._source.page_size
-        sweep = Sweep(self._image, bytearray(self._states))
+        leaves = LeafCheck(self._image, bytearray(self._states))
         buffer = bytearray(BLOCK_SIZE)
         for start in range(0, used, BLOCK_SIZE):
             data = self._view[start : min(start + BLOCK_SIZE, used)]
-            kept = sweep.kept(start // self._source.page_size, data)
+            kept = leaves.kept(start // self._source.page_size, data)
             if self._changes and (start == 0 or not kept.all()):
                 block = memoryview(buffer)[: len(data)]
                 block[:] = data
