@@ -64,7 +64,7 @@ def reached(path):
         for _, bucket in bolt.buckets(visited):
             for _ in bucket.items(visited):
                 pass
-        return bytes(visited._seen)
+        return bytes(visited.seen)
 
 
 def soiled(path):
