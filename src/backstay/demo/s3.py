@@ -124,8 +124,8 @@ def s3_server(
 
 def _command(rclone: Path, data: Path, tls: ServerCertificate | None) -> list[str]:
     command = [str(rclone), "serve", "s3", "--config", os.devnull, "--addr", "127.0.0.1:0"]
-    # Objects that a reader changes behind the server's back are to be seen at once.
-    command += ["--dir-cache-time", "0s", "--dir-perms", "0700", "--file-perms", "0600"]
+    # Objects that somebody changes behind the server's back are to be seen soon; at 0s it spins.
+    command += ["--dir-cache-time", "100ms", "--dir-perms", "0700", "--file-perms", "0600"]
     if tls is not None:
         command += ["--cert", str(tls.certificate), "--key", str(tls.key)]
     setpriv = shutil.which("setpriv")
