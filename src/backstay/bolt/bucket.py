@@ -6,9 +6,11 @@ is limited: whatever the bytes are, a walk ends after as many pages as the file 
 inside buckets are refused: this reader is for files with one level of them.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from backstay.bolt.image import Element, Image, Page
 from backstay.bolt.page import BUCKET_FLAG, BUCKET_HEADER
@@ -19,18 +21,59 @@ from backstay.errors import DamagedError
 MAX_DEPTH = 24
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A page that is still to be visited, and the keys that may lie below it: low <= key < high."""
+class Step(NamedTuple):
+    """A page that is still to be visited, and the keys that may lie below it.
+
+    Attributes:
+        number: its id.
+        low: the least key that may lie there; empty where there is no limit.
+        high: the least key that may not; None where there is no limit.
+        depth: how many branches are above it.
+    """
 
     number: int
-    low: bytes | None
+    low: bytes
     high: bytes | None
     depth: int
 
+    def has(self, key: bytes) -> bool:
+        """Whether a key may lie there."""
+        return key >= self.low and (self.high is None or key < self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """The children of a branch page, in key order.
+
+    Attributes:
+        numbers: their ids.
+        lows: the least key that may lie below each.
+        high: the least key that may not lie below the last; None where there is no limit.
+        depth: how many branches are above them.
+    """
+
+    numbers: list[int]
+    lows: list[bytes]
+    high: bytes | None
+    depth: int
+
+    def steps(self, start: int = 0) -> list[Step]:
+        """The children from `start` on, each as a step of a walk."""
+        highs = [*self.lows[start + 1 :], self.high]
+        return [
+            Step(number, low, high, self.depth)
+            for number, low, high in zip(
+                self.numbers[start:], self.lows[start:], highs, strict=False
+            )
+        ]
+
 
 class Visited:
-    """Which pages have been seen: one byte a page."""
+    """Which pages have been seen: one byte a page.
+
+    Args:
+        image: the file.
+    """
 
     def __init__(self, image: Image) -> None:
         self._image = image
@@ -40,21 +83,52 @@ class Visited:
         """Note a page with its overflow.
 
         Raises:
-            DamagedError: it has been seen before.
+            DamagedError: one of them has been seen before.
         """
-        seen = self._seen
-        if seen[page.number] or (page.overflow and any(seen[page.number : self._end(page)])):
+        if not self.add_all([page.number], [page.overflow + 1]):
             raise self._image.damaged(
                 f"page {page.number} of {owner} is reached twice, or overlaps another page"
             )
-        if page.overflow:
-            seen[page.number : self._end(page)] = b"\1" * (page.overflow + 1)
-        else:
-            seen[page.number] = 1
 
-    @staticmethod
-    def _end(page: Page) -> int:
-        return page.number + page.overflow + 1
+    def add_all(self, numbers: list[int], spans: list[int]) -> bool:
+        """Note pages with their overflows, none of them where one has been seen before.
+
+        Args:
+            numbers: the ids, all of them under the high-water mark, overflows included.
+            spans: for each, how many pages it takes.
+
+        Returns:
+            Whether none had been seen.
+        """
+        seen = self._seen
+        for index, (number, span) in enumerate(zip(numbers, spans, strict=True)):
+            if span == 1 and not seen[number]:
+                seen[number] = 1
+            elif span > 1 and not any(seen[number : number + span]):
+                seen[number : number + span] = b"\1" * span
+            else:
+                for before, pages in zip(numbers[:index], spans, strict=False):
+                    seen[before : before + pages] = bytes(pages)
+                return False
+        return True
+
+    def merge(self, other: bytes, owner: str) -> None:
+        """Take in what another walk has seen.
+
+        Raises:
+            DamagedError: both have seen the same page.
+        """
+        mine = int.from_bytes(self._seen, "little")
+        theirs = int.from_bytes(other, "little")
+        if mine & theirs:
+            raise self._image.damaged(f"a page of {owner} is reached twice")
+        self._seen[:] = (mine | theirs).to_bytes(len(self._seen), "little")
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._seen)
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._seen[number])
 
     def count(self) -> int:
         """How many pages have been seen."""
@@ -100,38 +174,46 @@ class Bucket:
         for page, _ in self._walk(visited or Visited(self.image)):
             yield page
 
-    def _walk(self, visited: Visited) -> Iterator[tuple[Page, _Step]]:
-        if self._inline is not None:
-            yield self._inline, _Step(0, None, None, 0)
-            return
-        stack = [_Step(self.root, None, None, 0)]
+    def _walk(self, visited: Visited) -> Iterator[tuple[Page, Step]]:
+        stack = self.steps()
         while stack:
             step = stack.pop()
-            page = self.image.page(step.number, self.owner)
-            visited.add(page, self.owner)
+            page = self.visit(step, visited)
             if page.is_leaf:
                 yield page, step
-                continue
-            stack.extend(reversed(self._below(page, step)))
+            else:
+                stack.extend(reversed(self.below(page, step).steps()))
 
-    def _below(self, page: Page, step: _Step) -> list[_Step]:
-        """The children of a branch, with the keys that may lie below each."""
+    def steps(self) -> list[Step]:
+        """Where a walk of the whole bucket begins."""
+        return [Step(self.root, b"", None, 0)]
+
+    def visit(self, step: Step, visited: Visited) -> Page:
+        """Read the header of a page of this bucket, once in a walk.
+
+        Raises:
+            DamagedError: its header can't be right, or it has been visited before.
+        """
+        if self._inline is not None:
+            return self._inline
+        page = self.image.page(step.number, self.owner)
+        visited.add(page, self.owner)
+        return page
+
+    def below(self, page: Page, step: Step) -> Branch:
+        """Read the children of a branch, with the keys that may lie below each.
+
+        Raises:
+            DamagedError: it has none, its keys don't rise or leave `step`'s, or it is too deep.
+        """
         if step.depth >= MAX_DEPTH:
             raise self.image.damaged(f"{self.owner} is more than {MAX_DEPTH} levels deep")
-        children = self.image.children(page, self.owner)
-        keys = [key for key, _ in children]
-        if (step.low is not None and keys[0] < step.low) or (
-            step.high is not None and keys[-1] >= step.high
-        ):
+        numbers, keys = self.image.children(page, self.owner)
+        if not (step.has(keys[0]) and step.has(keys[-1])):
             raise self.image.damaged(
                 f"page {page.number} of {self.owner} has keys outside of what the page above says"
             )
-        lows: list[bytes | None] = [*keys]
-        lows[0] = keys[0] if step.low is None else step.low
-        return [
-            _Step(child, low, high, step.depth + 1)
-            for (_, child), low, high in zip(children, lows, [*keys[1:], step.high], strict=True)
-        ]
+        return Branch(numbers, keys, step.high, step.depth + 1)
 
     def entries(self, visited: Visited | None = None) -> Iterator[tuple[bytes, Element]]:
         """Read all elements in order: key, and where the value lies.
@@ -143,7 +225,7 @@ class Bucket:
         for page, step in self._walk(visited or Visited(self.image)):
             for index, element in enumerate(self.image.elements(page, self.owner)):
                 key = self.image.data[element.key : element.value]
-                if (last is not None and key <= last) or not _within(key, step):
+                if (last is not None and key <= last) or not step.has(key):
                     raise self.image.damaged(
                         f"element {index} of {self.image.place(page, self.owner)} breaks the"
                         " order of the keys"
@@ -160,10 +242,11 @@ class Bucket:
         data = self.image.data
         for key, element in self.entries(visited):
             if element.flags:
-                raise self._nested(key, element)
+                raise self.nested(key, element)
             yield key, data[element.value : element.end]
 
-    def _nested(self, key: bytes, element: Element) -> DamagedError:
+    def nested(self, key: bytes, element: Element) -> DamagedError:
+        """Make the error for an element whose value is no plain one."""
         what = "is a bucket inside it" if element.flags == BUCKET_FLAG else "is of unknown kind"
         return self.image.damaged(f"{self.owner}: entry {key[:64]!r} {what}")
 
@@ -177,7 +260,7 @@ class Bucket:
         for element in self.image.elements(path[-1], self.owner):
             if self.image.data[element.key : element.value] == key:
                 if element.flags:
-                    raise self._nested(key, element)
+                    raise self.nested(key, element)
                 return self.image.data[element.value : element.end]
         return None
 
@@ -193,7 +276,7 @@ class Bucket:
         found = elements[0]
         key = self.image.data[found.key : found.value]
         if found.flags:
-            raise self._nested(key, found)
+            raise self.nested(key, found)
         return key, self.image.data[found.value : found.end]
 
     def _last_by_walk(self) -> tuple[bytes, bytes] | None:
@@ -217,16 +300,11 @@ class Bucket:
         while not path[-1].is_leaf:
             if len(path) > MAX_DEPTH:
                 raise self.image.damaged(f"{self.owner} is more than {MAX_DEPTH} levels deep")
-            children = self.image.children(path[-1], self.owner)
-            index = len(children) - 1
-            while key is not None and index > 0 and children[index][0] > key:
-                index -= 1
-            path.append(self.image.page(children[index][1], self.owner))
+            numbers, keys = self.image.children(path[-1], self.owner)
+            # As bolt does: the last child whose least key is not above, or else the first.
+            index = len(keys) if key is None else bisect_right(keys, key)
+            path.append(self.image.page(numbers[max(index - 1, 0)], self.owner))
         return path
-
-
-def _within(key: bytes, step: _Step) -> bool:
-    return (step.low is None or key >= step.low) and (step.high is None or key < step.high)
 
 
 def open_bucket(image: Image, name: bytes, element: Element) -> Bucket:

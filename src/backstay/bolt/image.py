@@ -8,9 +8,10 @@ Format: see `bolt.page`.
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, islice, pairwise
+from operator import add, lt
 
 from backstay.bolt.page import (
-    BRANCH_ELEMENT,
     BRANCH_PAGE,
     LEAF_ELEMENT,
     LEAF_PAGE,
@@ -177,31 +178,23 @@ class Image:
             header += ELEMENT_SIZE
             expected = end
 
-    def children(self, page: Page, owner: str) -> list[tuple[bytes, int]]:
-        """Read the elements of a branch: the least key below each child, and its page id.
+    def children(self, page: Page, owner: str) -> tuple[list[int], list[bytes]]:
+        """Read the elements of a branch: the ids of its children, and the least key below each.
 
         Raises:
             DamagedError: there is none, their keys do not rise, or they leave the page.
         """
         if page.count == 0:
             raise self.damaged(f"{self.place(page, owner)} is a branch without children")
-        header = page.table
-        expected = page.data
-        found: list[tuple[bytes, int]] = []
-        for pos, key_size, child in BRANCH_ELEMENT.iter_unpack(self.data[page.table : page.data]):
-            key = header + pos
-            end = key + key_size
-            if key != expected or end > page.end:
-                raise self.damaged(
-                    f"child {len(found)} of {self.place(page, owner)} has a key that leaves its"
-                    " place"
-                )
-            text = self.data[key:end]
-            if found and text <= found[-1][0]:
-                raise self.damaged(
-                    f"the keys of {self.place(page, owner)} do not rise at child {len(found)}"
-                )
-            found.append((text, child))
-            header += ELEMENT_SIZE
-            expected = end
-        return found
+        with memoryview(self.data)[page.table : page.data] as table:
+            numbers = table.cast("Q")[1::2].tolist()
+            positions = table.cast("I")[::4].tolist()
+            sizes = table.cast("I")[1::4].tolist()
+        bounds = list(accumulate(sizes, initial=page.data))
+        headers = range(page.table, page.data, ELEMENT_SIZE)
+        if list(map(add, headers, positions)) != bounds[:-1] or bounds[-1] > page.end:
+            raise self.damaged(f"the keys of {self.place(page, owner)} are not in their places")
+        keys = [self.data[a:b] for a, b in pairwise(bounds)]
+        if not all(map(lt, keys, islice(keys, 1, None))):
+            raise self.damaged(f"the keys of {self.place(page, owner)} do not rise")
+        return numbers, keys

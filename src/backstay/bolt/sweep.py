@@ -1,130 +1,148 @@
-"""Leaves checked in the order of the file, many at a time, while it is copied.
+"""All leaves of a bucket, many at a time: the fast way to read a whole tree.
 
-Walks (`bolt.bucket`) go from key to key and look at each page by itself. A copy goes from byte to
-byte: this module checks the leaves of a stretch of the file together, so that what is written
-has been looked at and nothing is read twice. It looks at what bytes a page claims; the order of
-the keys is the walks' business.
+`Bucket.items` gives one element after the other; here a reader gets runs of leaves, each of them
+one range of bytes that holds its keys and values without gaps, and the element headers, proven.
+`bolt.bulk` proves plain leaves in batches; others are looked at one by one.
 """
 
-from enum import IntEnum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
+from backstay.bolt.bucket import Branch, Bucket, Step, Visited
+from backstay.bolt.bulk import Leaves, prove, rising
+from backstay.bolt.image import Image, Page
 
-from backstay.bolt.image import ELEMENT_SIZE, HEADER_SIZE, Image
-from backstay.bolt.page import LEAF_PAGE
+#: A run is handed out when it has so many bytes or leaves: enough to make a call worth its
+#: price, few enough to stay in the processor's cache.
+RUN_BYTES = 1 << 20
+RUN_LEAVES = 256
 
-_Numbers = npt.NDArray[np.int64]
 
+@dataclass(slots=True)
+class Run:
+    """Some leaves that follow each other in key order; their element headers are proven.
 
-class State(IntEnum):
-    """What a page is to a copy."""
+    Attributes:
+        tables: for each leaf, its element headers.
+        starts: for each leaf, the offset of its first key.
+        ends: for each leaf, the offset after its last value.
+        counts: for each leaf, the number of its elements.
+        pages: bytes of the pages that they take.
+    """
 
-    #: Nothing that is kept reaches it.
-    FREE = 0
-    #: A leaf, by what the branch above says; not looked at yet.
-    LEAF = 1
-    #: It is kept and has been looked at, or goes on from a page before it.
-    KEPT = 2
-    #: It is reached, and written anew elsewhere.
-    LEFT = 3
+    tables: list[bytes] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    pages: int = 0
+
+    def add(self, leaves: Leaves, page_size: int) -> None:
+        """Take in leaves."""
+        self.tables += leaves.tables
+        self.starts += leaves.starts
+        self.ends += leaves.ends
+        self.counts += leaves.counts
+        self.pages += sum(leaves.spans) * page_size
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return sum(self.counts)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to hand it out."""
+        return self.pages >= RUN_BYTES or len(self.counts) >= RUN_LEAVES
 
 
 class Sweep:
-    """A pass over a file from front to back.
+    """The leaves of a bucket, or of some of its subtrees, in key order.
 
     Args:
-        image: the pages.
-        states: a `State` for each page; the overflow pages of leaves are noted in it.
+        bucket: whose leaves.
+        visited: pages that count as seen; those of the sweep are added.
+        steps: the subtrees; default: all.
+        ordered: also prove that keys rise inside the leaves; from leaf to leaf they are always
+            proven to.
     """
 
-    def __init__(self, image: Image, states: bytearray) -> None:
-        self._image = image
-        self._states = np.frombuffer(states, np.uint8)
+    def __init__(
+        self,
+        bucket: Bucket,
+        visited: Visited,
+        *,
+        steps: list[Step] | None = None,
+        ordered: bool = False,
+    ) -> None:
+        self._bucket = bucket
+        self._image: Image = bucket.image
+        self._visited = visited
+        self._steps = bucket.steps() if steps is None else steps
+        self._ordered = ordered
 
-    def kept(self, first: int, data: memoryview) -> npt.NDArray[np.bool_]:
-        """Check the leaves that begin in a stretch of the file, and say which pages are kept.
-
-        Args:
-            first: the id of its first page.
-            data: its bytes, whole pages.
+    def runs(self) -> Iterator[Run]:
+        """Read the leaves.
 
         Raises:
-            DamagedError: a leaf is none, overlaps another page, or has elements that do not
-                follow each other within its pages.
+            DamagedError: the tree is damaged, keys do not rise, or a value is a bucket.
         """
-        here = self._states[first : first + len(data) // self._image.page_size]
-        places = np.flatnonzero(here == State.LEAF)
-        if places.size:
-            self._check(places, first, np.frombuffer(data, "<u4").reshape(-1, 4))
-        kept: npt.NDArray[np.bool_] = (here == State.LEAF) | (here == State.KEPT)
-        return kept
+        run = Run()
+        stack = self._steps[::-1]
+        while stack:
+            step = stack.pop()
+            page = self._bucket.visit(step, self._visited)
+            if page.is_leaf:
+                self._add_exactly(run, page, step)
+            else:
+                below = self._bucket.below(page, step)
+                done = 0
+                while leaves := self._plain(below, done):
+                    run.add(leaves, self._image.page_size)
+                    done += len(leaves.counts)
+                    if run.is_full:
+                        yield run
+                        run = Run()
+                stack.extend(below.steps(done)[::-1])
+            if run.is_full:
+                yield run
+                run = Run()
+        if run.counts:
+            yield run
 
-    def _check(self, places: _Numbers, first: int, rows: npt.NDArray[np.uint32]) -> None:
-        """Check leaves; `rows` has 16 bytes in each, as many as a header and an element have."""
-        page_size = self._image.page_size
-        ids = places + first
-        starts = places * (page_size // ELEMENT_SIZE)
-        heads = rows[starts].astype(np.int64)
-        kinds, counts, overflows = heads[:, 2] & 0xFFFF, heads[:, 2] >> 16, heads[:, 3]
-        sizes = (overflows + 1) * page_size
-        sane = (heads[:, 0] | heads[:, 1] << 32) == ids
-        sane &= (kinds == LEAF_PAGE) & (overflows < self._image.high_water - ids)
-        sane &= HEADER_SIZE + counts * ELEMENT_SIZE <= sizes
-        self._demand(sane, ids)
-        self._note_overflow(ids, overflows)
-        # A table that goes on after this stretch is rare: one leaf at a time will do for it.
-        apart = starts + 1 + counts > len(rows)
-        for page in ids[apart]:
-            self._look(int(page))
-        self._demand_elements(ids[~apart], starts[~apart], counts[~apart], sizes[~apart], rows)
+    def _plain(self, branch: Branch, start: int) -> Leaves | None:
+        """Prove children of a branch to be plain leaves, from `start` on."""
+        numbers = branch.numbers[start : start + RUN_LEAVES]
+        after = branch.lows[start + RUN_LEAVES :]
+        if not numbers:
+            return None
+        leaves = prove(
+            self._image,
+            numbers,
+            branch.lows[start : start + RUN_LEAVES],
+            after[0] if after else branch.high,
+        )
+        if leaves is None or (self._ordered and not rising(self._image, leaves)):
+            return None
+        seen = self._visited.add_all(numbers[: len(leaves.counts)], leaves.spans)
+        return leaves if seen else None
 
-    def _note_overflow(self, ids: _Numbers, overflows: _Numbers) -> None:
-        if not overflows.any():
-            return
-        self._demand(np.append(ids[:-1] + overflows[:-1] < ids[1:], True), ids)
-        pages = np.repeat(ids + 1, overflows) + _within(overflows)
-        taken = self._states[pages] != State.FREE
-        self._demand(~taken, np.repeat(ids, overflows))
-        self._states[pages] = State.KEPT
-
-    def _demand_elements(
-        self,
-        ids: _Numbers,
-        starts: _Numbers,
-        counts: _Numbers,
-        sizes: _Numbers,
-        rows: npt.NDArray[np.uint32],
-    ) -> None:
-        within = _within(counts)
-        elements = rows[np.repeat(starts + 1, counts) + within].astype(np.int64)
-        begins = HEADER_SIZE + within * ELEMENT_SIZE + elements[:, 1]
-        ends = begins + elements[:, 2] + elements[:, 3]
-        expected = np.empty_like(ends)
-        expected[1:] = ends[:-1]
-        some = counts > 0
-        last = np.cumsum(counts)[some] - 1
-        expected[last - counts[some] + 1] = HEADER_SIZE + counts[some] * ELEMENT_SIZE
-        sane = (begins == expected) & (elements[:, 0] == 0)
-        self._demand(sane, np.repeat(ids, counts))
-        self._demand(ends[last] <= sizes[some], ids[some])
-
-    def _demand(self, sane: npt.NDArray[np.bool_], ids: _Numbers) -> None:
-        if not sane.all():
-            number = int(ids[np.argmin(sane)])
-            self._look(number)
-            raise self._image.damaged(f"page {number} overlaps another page")
-
-    def _look(self, number: int) -> None:
-        """Check the page of one leaf slowly, and say exactly what is wrong with it."""
-        page = self._image.page(number, "a bucket")
-        if not page.is_leaf:
-            raise self._image.damaged(f"page {number} is a branch where its siblings are leaves")
-        for element in self._image.elements(page, "a bucket"):
+    def _add_exactly(self, run: Run, page: Page, step: Step) -> None:
+        """Add a leaf whose header is proven, looking at one element after the other."""
+        data, owner = self._image.data, self._bucket.owner
+        last = None
+        end = page.data
+        for index, element in enumerate(self._image.elements(page, owner)):
+            key = data[element.key : element.value]
+            if not step.has(key) or (last is not None and key <= last):
+                raise self._image.damaged(
+                    f"element {index} of {self._image.place(page, owner)} breaks the order of keys"
+                )
             if element.flags:
-                raise self._image.damaged(f"page {number} has a bucket inside a bucket")
-
-
-def _within(counts: _Numbers) -> _Numbers:
-    """Number the members of each group: [2, 3] gives 0 1 0 1 2."""
-    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+                raise self._bucket.nested(key, element)
+            last, end = key, element.end
+        if page.count:
+            run.tables.append(data[page.table : page.data])
+            run.starts.append(page.data)
+            run.ends.append(end)
+            run.counts.append(page.count)
+        run.pages += page.end - page.start
