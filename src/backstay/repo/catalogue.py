@@ -1,0 +1,334 @@
+"""The catalogue: which backups a repository has, which one is meant, and what was left over.
+
+    backstay.json                                      the configuration, see `config`
+    clusters/CLUSTER/backups/NAME.json                 manifests, see `manifest`
+    clusters/CLUSTER/objects/TIME-RAND/...             objects, named in a manifest
+    clusters/CLUSTER/notes/NAME/TIME-ACTION-RAND.json  later verdicts, see `note`
+
+A backup exists when its manifest does (promise 1). There are no locks: no two writers share a
+name, and what has no manifest is left alone until it is older than a safe age by the store's
+own clock.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Self, TypeVar
+
+from backstay.errors import (
+    AlreadyExistsError,
+    FormatError,
+    NotFoundError,
+    StoreError,
+)
+from backstay.repo import config as configuration
+from backstay.repo import note as notes
+from backstay.repo.config import Config, check_pins, parse_config
+from backstay.repo.document import MAX_SIZE, encode
+from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
+from backstay.repo.name import (
+    LATEST,
+    LATEST_VERIFIED,
+    BackupId,
+    check_cluster,
+    manifests_of,
+    notes_of,
+    objects_of,
+)
+from backstay.repo.note import Note, parse_note
+from backstay.repo.store import ObjectInfo, Store
+from backstay.report import Verdict
+
+#: The checks that make a backup a verified one.
+PROOF = frozenset({"transfer", "stored", "structure", "content"})
+#: Objects without a manifest are left alone for this long: their backup may still be running.
+SAFE_AGE = timedelta(hours=24)
+_READERS = 16
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A backup that can be read.
+
+    Attributes:
+        manifest: what it is.
+        notes: what was said of it later, oldest first.
+        written: when its manifest came to the store, by the store's clock.
+    """
+
+    manifest: Manifest
+    notes: tuple[Note, ...]
+    written: datetime
+
+    @property
+    def checks(self) -> tuple[CheckEntry, ...]:
+        """All verdicts, then and later."""
+        later = (check for note in self.notes for check in note.checks)
+        return (*self.manifest.checks, *later)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a check ever failed."""
+        return any(check.verdict is Verdict.FAIL for check in self.checks)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the four checks of `PROOF` passed, then or later, and none ever failed."""
+        passed = {check.name for check in self.checks if check.verdict is Verdict.PASS}
+        return passed >= PROOF and not self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A manifest that can't be read: damaged, or of a later version.
+
+    Attributes:
+        cluster: whose backup it is.
+        path: where it lies.
+        reason: one line.
+        written: when it came to the store, by the store's clock.
+    """
+
+    cluster: str
+    path: str
+    reason: str
+    written: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What dead runs had left, and was deleted."""
+
+    paths: tuple[str, ...]
+    size: int
+
+
+class Repository:
+    """An open repository.
+
+    Args:
+        store: where it lies.
+        config: what it says of itself.
+    """
+
+    def __init__(self, store: Store, config: Config) -> None:
+        self.store = store
+        self.config = config
+
+    @classmethod
+    def init(cls, store: Store, config: Config) -> Self:
+        """Make a repository.
+
+        Raises:
+            AlreadyExistsError: there is one.
+            StoreError: the store refuses.
+        """
+        try:
+            store.read(configuration.PATH, MAX_SIZE)
+        except NotFoundError:
+            store.put_new(configuration.PATH, encode(config))
+            return cls(store, config)
+        raise AlreadyExistsError(
+            f"{store.url} is a repository already", "use it, or name another place"
+        )
+
+    @classmethod
+    def open(cls, store: Store, pinned: Sequence[str] = ()) -> Self:
+        """Open a repository.
+
+        Args:
+            store: where it lies.
+            pinned: the recipients that the caller expects; empty expects nothing.
+
+        Raises:
+            NotFoundError: there is none.
+            RefusedError: it is sealed to others than the pinned recipients.
+            FormatError: its configuration can't be read.
+            StoreError: the store refuses.
+        """
+        try:
+            data = store.read(configuration.PATH, MAX_SIZE)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{store.url} is no repository", "make one with `backstay init`, or mend the URL"
+            ) from error
+        config = parse_config(data, f"{store.url}/{configuration.PATH}")
+        check_pins(config, pinned, store.url)
+        return cls(store, config)
+
+    def publish(self, manifest: Manifest) -> str:
+        """Make a backup exist: the last thing that is written of it, in one put.
+
+        Returns:
+            The manifest's path.
+        """
+        path = f"{manifests_of(manifest.cluster)}{manifest.name.name}.json"
+        data = encode(manifest)
+        parse_manifest(data, path)
+        self.store.put_new(path, data)
+        return path
+
+    def add(self, note: Note) -> None:
+        """Say something of a backup, later."""
+        self.store.put_new(notes.path(note), encode(note))
+
+    def clusters(self) -> tuple[str, ...]:
+        """Name the clusters that something was written of."""
+        return tuple(sorted(self.store.folders("clusters/")))
+
+    def backups(self, cluster: str | None = None) -> tuple[Entry | Unreadable, ...]:
+        """Read the manifests of one cluster, or of all, oldest first by the store's clock."""
+        names = self.clusters() if cluster is None else (check_cluster(cluster),)
+        found = [entry for name in names for entry in self._backups_of(name)]
+        return tuple(sorted(found, key=_order))
+
+    def _backups_of(self, cluster: str) -> Iterable[Entry | Unreadable]:
+        manifests = [
+            info for info in self.store.list(manifests_of(cluster)) if info.path.endswith(".json")
+        ]
+        said: dict[str, list[ObjectInfo]] = {}
+        for info in self.store.list(notes_of(cluster)):
+            said.setdefault(info.path.split("/")[3], []).append(info)
+        return _together(lambda info: self._entry(cluster, info, said), manifests)
+
+    def _entry(
+        self, cluster: str, info: ObjectInfo, said: dict[str, list[ObjectInfo]]
+    ) -> Entry | Unreadable:
+        name = info.path.removeprefix(manifests_of(cluster)).removesuffix(".json")
+        try:
+            manifest = parse_manifest(self.store.read(info.path, MAX_SIZE), info.path)
+            self._check_place(manifest, f"{cluster}/{name}", info.path)
+            later = tuple(self._note(note) for note in said.get(name, ()))
+        except (FormatError, NotFoundError) as error:
+            return Unreadable(cluster, info.path, str(error), info.modified)
+        return Entry(manifest, tuple(sorted(later, key=lambda note: note.at)), info.modified)
+
+    def _check_place(self, manifest: Manifest, expected: str, path: str) -> None:
+        """Find manifests that were copied: what they name need not be there."""
+        if manifest.id != expected:
+            raise FormatError(f"{path} is the manifest of {manifest.id}")
+        if manifest.repository != self.config.repository:
+            raise FormatError(f"{path} was copied from another repository")
+
+    def _note(self, info: ObjectInfo) -> Note:
+        return parse_note(self.store.read(info.path, MAX_SIZE), info.path)
+
+    def find(self, text: str) -> Entry:
+        """Find the backup that an ID means.
+
+        `latest` is the backup whose manifest came last to the store, by the store's clock, and
+        where others have its lineage, the one of these with the highest revision. A backup
+        with a failed check is never meant by it.
+
+        Args:
+            text: a full ID, `CLUSTER/latest` or `CLUSTER/latest-verified`.
+
+        Raises:
+            UsageError: it is no ID.
+            NotFoundError: there is no such backup.
+            FormatError: there is, but its manifest can't be read.
+        """
+        cluster, _, name = text.partition("/")
+        if name in {LATEST, LATEST_VERIFIED}:
+            return self._latest(check_cluster(cluster), verified=name == LATEST_VERIFIED)
+        wanted = BackupId.parse(text)
+        for entry in self._named(wanted):
+            if isinstance(entry, Entry):
+                return entry
+            raise FormatError(entry.reason, "update backstay, or use another backup")
+        raise NotFoundError(f"{self.store.url} has no backup {text}", "see `backstay list`")
+
+    def _named(self, wanted: BackupId) -> Iterator[Entry | Unreadable]:
+        path = f"{manifests_of(wanted.cluster)}{wanted.name}.json"
+        try:
+            info = self.store.stat(path)
+        except NotFoundError:
+            return
+        said = {wanted.name: list(self.store.list(notes.folder(wanted)))}
+        yield self._entry(wanted.cluster, info, said)
+
+    def _latest(self, cluster: str, *, verified: bool) -> Entry:
+        found = self.backups(cluster)
+        whole = [entry for entry in found if isinstance(entry, Entry) and not entry.failed]
+        fit = [entry for entry in whole if entry.verified] if verified else whole
+        if fit:
+            return newest(fit)
+        others = f", {len(found)} of other kinds" if found else ""
+        kind = "verified backup" if verified else "backup"
+        raise NotFoundError(
+            f"{self.store.url} has no {kind} of {cluster}{others}", "see `backstay list`"
+        )
+
+    def sweep(self, age: timedelta = SAFE_AGE) -> Swept:
+        """Delete what dead runs left: objects that no manifest names, older than a safe age.
+
+        Where a manifest can't be read nothing of its cluster is touched.
+
+        Args:
+            age: how old, by the store's own clock, an object must be.
+        """
+        before = self.store.now() - age
+        dead = [
+            info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
+        ]
+        for info in dead:
+            self.store.delete(info.path)
+        return Swept(tuple(info.path for info in dead), sum(info.size for info in dead))
+
+    def _without_manifest(self, cluster: str, before: datetime) -> list[ObjectInfo]:
+        """Find old objects of no backup: by their names first, which costs two LISTs."""
+        old = [info for info in self.store.list(objects_of(cluster)) if info.modified < before]
+        # The objects were listed first: a manifest that comes meanwhile is seen here.
+        runs = {_run(info.path) for info in self.store.list(manifests_of(cluster))}
+        strange = [info for info in old if _run(info.path) not in runs]
+        kept = self._objects_in_use(cluster) if strange else None
+        return [info for info in strange if kept is not None and info.path not in kept]
+
+    def _objects_in_use(self, cluster: str) -> set[str] | None:
+        found = list(self._backups_of(cluster))
+        if any(isinstance(entry, Unreadable) for entry in found):
+            return None
+        entries = (entry for entry in found if isinstance(entry, Entry))
+        return {item.path for entry in entries for item in entry.manifest.objects}
+
+
+def _run(path: str) -> tuple[str, str]:
+    """Time and random part of the run that a manifest or an object belongs to."""
+    words = path.split("/")[3].removesuffix(".json").split("-")
+    return words[0], words[-1]
+
+
+def _order(entry: Entry | Unreadable) -> tuple[datetime, int]:
+    return entry.written, entry.manifest.revision if isinstance(entry, Entry) else 0
+
+
+def newest(entries: Sequence[Entry]) -> Entry:
+    """Choose the newest of some backups; clocks don't decide inside a lineage.
+
+    Args:
+        entries: at least one.
+    """
+    last = max(entries, key=_order)
+    lineage = last.manifest.snapshots[0].lineage
+    same = [entry for entry in entries if entry.manifest.snapshots[0].lineage == lineage]
+    return max(same, key=lambda entry: (entry.manifest.revision, entry.written))
+
+
+def _together(work: Callable[[T], U], items: Sequence[T]) -> list[U]:
+    """Do many small requests at the same time, in order; the first error ends it.
+
+    Raises:
+        StoreError: a request failed.
+    """
+    if not items:
+        return []
+    with ThreadPoolExecutor(max_workers=min(_READERS, len(items))) as pool:
+        try:
+            return list(pool.map(work, items))
+        except StoreError:
+            pool.shutdown(cancel_futures=True)
+            raise

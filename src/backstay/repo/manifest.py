@@ -1,0 +1,170 @@
+"""The manifest: what one backup is, in the clear, written last.
+
+Source: docs/formats.md. Fields that are not known are ignored; an unknown word in `requires` is
+refused. 64-bit ids are hex strings, since JSON's numbers end at 2^53. The top level repeats the
+figures of the first snapshot, so that a list needs no more than that.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from backstay import __version__
+from backstay.errors import FormatError, UsageError
+from backstay.repo.document import FORMAT, decode
+from backstay.repo.name import BackupId, check_cluster, objects_of
+from backstay.report import Check, Verdict
+
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Hash32 = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+#: -1 is etcd's word for a history that was never compacted.
+CompactRevision = Annotated[int, Meta(ge=-1, le=(1 << 63) - 1)]
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Hex64 = Annotated[str, Meta(pattern="^[0-9a-f]{1,16}$")]
+Text = Annotated[str, Meta(max_length=4096)]
+Short = Annotated[str, Meta(max_length=256)]
+
+
+class HashKV(msgspec.Struct, frozen=True, kw_only=True):
+    """What members compare: the hash of the history up to a revision."""
+
+    hash: Hash32
+    revision: Count
+    compact_revision: CompactRevision
+
+
+class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One snapshot of a backup, and the etcd that it came from."""
+
+    name: Short
+    lineage: Short
+    revision: Count
+    compact_revision: CompactRevision
+    etcd_version: Short
+    cluster_id: Hex64
+    raft_term: Count
+    raft_index: Count
+    hash: Hash32
+    total_keys: Count
+    total_size: Count
+    hashkv: HashKV
+    object: Text
+
+
+class ObjectEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One object of a backup: as it is in the clear, and as it is stored."""
+
+    path: Text
+    role: Short
+    size: Count
+    sha256: Sha256
+    stored_size: Count
+    stored_sha256: Sha256
+
+
+class CheckEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One check and its verdict."""
+
+    name: Short
+    verdict: Verdict
+    detail: Text
+    seconds: Annotated[float, Meta(ge=0)]
+
+    @classmethod
+    def of(cls, check: Check) -> "CheckEntry":
+        """Take over a verdict."""
+        seconds = round(check.seconds, 3)
+        detail = check.detail[:4096]
+        return cls(name=check.name, verdict=check.verdict, detail=detail, seconds=seconds)
+
+
+class KeyringEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the secrets lie that a restore needs, and what they are."""
+
+    repository: Short
+    digest: Sha256
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One backup."""
+
+    format: Annotated[int, Meta(ge=1)] = FORMAT
+    requires: tuple[Short, ...] = ()
+    repository: Short
+    id: Text
+    cluster: Short
+    kind: Short
+    revision: Count
+    taken_at: datetime
+    total_keys: Count
+    total_size: Count
+    hash: Hash32
+    hashkv: HashKV
+    snapshots: Annotated[tuple[SnapshotEntry, ...], Meta(min_length=1, max_length=64)]
+    objects: Annotated[tuple[ObjectEntry, ...], Meta(min_length=1, max_length=256)]
+    recipients: Annotated[tuple[Short, ...], Meta(max_length=256)]
+    base: Text | None = None
+    keyring: KeyringEntry | None = None
+    checks: Annotated[tuple[CheckEntry, ...], Meta(max_length=256)]
+    backstay_version: Short = __version__
+
+    @property
+    def name(self) -> BackupId:
+        """The ID, taken apart."""
+        return BackupId.parse(self.id)
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes that the objects take in the store."""
+        return sum(entry.stored_size for entry in self.objects)
+
+    def object_of(self, snapshot: SnapshotEntry) -> ObjectEntry:
+        """Find the object that holds a snapshot."""
+        return next(entry for entry in self.objects if entry.path == snapshot.object)
+
+
+def parse_manifest(data: bytes, name: str) -> Manifest:
+    """Read a manifest, and hold it to what its fields promise of each other.
+
+    Args:
+        data: its bytes.
+        name: what messages call it.
+
+    Raises:
+        FormatError: it is no manifest, contradicts itself, or is too new.
+    """
+    manifest = decode(data, Manifest, name)
+    try:
+        backup = manifest.name
+        check_cluster(manifest.cluster)
+    except UsageError as error:
+        raise FormatError(f"{name}: {error.what}") from error
+    if backup.cluster != manifest.cluster:
+        raise FormatError(f"{name} is of {manifest.cluster!r}, its ID of {backup.cluster!r}")
+    if manifest.taken_at.tzinfo is None:
+        raise FormatError(f"{name}: taken_at has no zone")
+    _check_paths(manifest, name)
+    return manifest
+
+
+def _check_paths(manifest: Manifest, name: str) -> None:
+    """Hold a hostile manifest to objects of its own cluster: they get read, and deleted."""
+    prefix = objects_of(manifest.cluster)
+    paths = [entry.path for entry in manifest.objects]
+    for path in paths:
+        parts = path.removeprefix(prefix).split("/")
+        if not path.startswith(prefix) or any(part in {"", ".", ".."} for part in parts):
+            raise FormatError(f"{name} names an object outside of its cluster: {path[:100]!r}")
+    if len(set(paths)) < len(paths):
+        raise FormatError(f"{name} names an object twice")
+    for snapshot in manifest.snapshots:
+        if snapshot.object not in paths:
+            raise FormatError(f"{name}: snapshot {snapshot.name!r} has no object")
+
+
+def figures(snapshot: SnapshotEntry) -> dict[str, Any]:
+    """Give what the top level repeats of the first snapshot."""
+    names = ("revision", "total_keys", "total_size", "hash", "hashkv")
+    return {name: getattr(snapshot, name) for name in names}
