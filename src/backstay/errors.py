@@ -90,6 +90,14 @@ class AuthenticationError(EtcdError):
     """etcd does not accept the user, the password or the client certificate."""
 
 
+class EtcdUnavailableError(EtcdError):
+    """A member is there but can't answer now: silent, stopping, overloaded or without a leader."""
+
+
+class CompactedError(EtcdError):
+    """A revision was asked for that etcd has compacted away."""
+
+
 class StreamError(EtcdError):
     """A snapshot stream was cut, stalled, over-long or did not match its own checksum."""
 

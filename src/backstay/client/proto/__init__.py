@@ -1,0 +1,1 @@
+"""etcd's messages, generated from rpc.proto by `make proto`."""
