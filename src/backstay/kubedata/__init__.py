@@ -1,0 +1,1 @@
+"""Kubernetes inside etcd, offline: where objects lie, how they are stored, encryption at rest."""
