@@ -69,7 +69,7 @@ class FileStore:
     @property
     def url(self) -> str:
         """Where it is."""
-        return f"file://{self._root}"
+        return self._root.as_uri()
 
     @property
     def residue(self) -> str:

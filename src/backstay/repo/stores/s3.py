@@ -1,0 +1,318 @@
+"""A store in an S3 bucket, by obstore: Amazon's, and the many that speak its protocol.
+
+Three clients, since one set of time limits does not fit all: small requests answer at once or
+not at all; a part of an upload takes as long as a slow line needs; a download takes hours, but
+never stops for long. obstore retries what can be retried; the limits below bound the sum.
+
+What obstore would read from the environment by itself is given to it explicitly where it
+matters: AWS_ALLOW_INVALID_CERTIFICATES, AWS_ALLOW_HTTP and AWS_ENDPOINT_URL_S3 would else decide
+over the heads of the caller. Credentials are its business: AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY, web identity, container and instance roles.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+import obstore.store
+from obstore.exceptions import AlreadyExistsError as ObstoreAlreadyExistsError
+from obstore.exceptions import BaseError, NotSupportedError
+
+from backstay.errors import (
+    AlreadyExistsError,
+    BackstayError,
+    FormatError,
+    NotFoundError,
+    SpaceError,
+    StoreError,
+)
+from backstay.repo.store import CHUNK_SIZE, ObjectInfo, Writer, check_path, check_prefix, is_path
+from backstay.repo.stores.reasons import reason_of
+
+if TYPE_CHECKING:
+    from obstore import WritableFile
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+#: Ten thousand parts are allowed: objects of up to 78 GiB.
+PART_SIZE = 8 << 20
+_PARTS_AT_ONCE = 4
+_PIECE = 1 << 20
+_CLOCK = "clock"
+_CONNECT = timedelta(seconds=5)
+_FAILURES = (BaseError, OSError, ValueError)
+
+RESIDUE = (
+    "uploads that were killed half-way stay hidden in the bucket and are paid for; only a rule of"
+    " the bucket removes them: a lifecycle rule with AbortIncompleteMultipartUpload,"
+    " DaysAfterInitiation 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where a store is, and how it is reached. Holds no secret.
+
+    Attributes:
+        name: the bucket's.
+        prefix: what all paths begin with, without slashes at its ends; may be empty.
+        endpoint: the server's URL; None is Amazon's own.
+        region: the bucket's region.
+        virtual_hosted: put the bucket's name into the host instead of the path.
+        allow_http: let the endpoint be plain http.
+        authorities: PEM certificates to trust beside the system's; empty is none.
+    """
+
+    name: str
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    virtual_hosted: bool = False
+    allow_http: bool = False
+    authorities: bytes = b""
+
+
+class S3Store:
+    """A store in an S3 bucket.
+
+    Args:
+        bucket: where it is and how it is reached.
+
+    Raises:
+        StoreError: the settings can't be used.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        # A dead endpoint costs less than 30 s, a silent one 20.
+        self._small = self._client(timeout=20, retries=6, patience=15)
+        # A part of 8 MiB in 120 s, four at a time: a line of 2.2 Mbit/s is enough.
+        self._upload = self._client(timeout=120, retries=8, patience=60)
+        self._download = self._client(timeout=24 * 3600, retries=8, patience=60, silence=60)
+
+    def __repr__(self) -> str:
+        return f"S3Store({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return "/".join(filter(None, (f"s3://{self._bucket.name}", self._bucket.prefix)))
+
+    @property
+    def residue(self) -> str:
+        """What killed uploads leave; neither we nor obstore can list them."""
+        return RESIDUE
+
+    def describe(self) -> str:
+        """Say what it is."""
+        return f"the S3 bucket {self._bucket.name} at {self._bucket.endpoint or 'Amazon'}"
+
+    def put_new(self, path: str, data: bytes) -> None:
+        """Write a small object in one atomic step; see `Store`."""
+        check_path(path)
+        try:
+            with self._explained(path):
+                try:
+                    obstore.put(self._small, path, data, mode="create")
+                except NotSupportedError:
+                    self._put_where_nothing_is(path, data)
+        except AlreadyExistsError:
+            # A first answer that was lost, and its repetition: then it is our own.
+            if self.read(path, max(len(data), 1)) != data:
+                raise
+
+    def _put_where_nothing_is(self, path: str, data: bytes) -> None:
+        with suppress(FileNotFoundError):
+            obstore.head(self._small, path)
+            raise ObstoreAlreadyExistsError(path)
+        obstore.put(self._small, path, data, use_multipart=False)
+
+    @contextmanager
+    def writer(self, path: str) -> Iterator[Writer]:
+        """Write an object that appears whole when the block ends; see `Store`."""
+        check_path(path)
+        with self._explained(path):
+            file = obstore.open_writer(
+                self._upload, path, buffer_size=PART_SIZE, max_concurrency=_PARTS_AT_ONCE
+            )
+        writer = _S3Writer(self, path, file)
+        try:
+            yield writer
+        except BaseException as error:
+            # Leaving by an exception aborts the upload; that it can't must not hide why.
+            with suppress(*_FAILURES):
+                file.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._complete(path, writer)
+
+    def _complete(self, path: str, writer: "_S3Writer") -> None:
+        try:
+            with self._explained(path):
+                writer.file.close()
+        except (StoreError, NotFoundError) as error:
+            # The answer may be what was lost, not the object: names are unique, so an object
+            # of that size can only be ours, and an upload appears whole or not at all.
+            with suppress(BackstayError):
+                if self.stat(path).size == writer.size:
+                    return
+            if isinstance(error, NotFoundError):
+                raise StoreError(
+                    f"{self.url}/{path}: the server lost the upload before its end", "try again"
+                ) from None
+            raise
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Read a small object whole; see `Store`."""
+        check_path(path)
+        with self._explained(path):
+            answer = obstore.get(self._small, path)
+            data = answer.bytes().to_bytes() if answer.meta["size"] <= limit else None
+        if data is None or len(data) > limit:
+            raise FormatError(
+                f"{self.url}/{path} has more than {limit} bytes", "it is not what its name says"
+            )
+        return data
+
+    def stream(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
+        """Read an object in pieces; see `Store`."""
+        check_path(path)
+        with self._explained(path):
+            answer = obstore.get(self._download, path)
+            left = answer.meta["size"]
+            pieces = iter(answer.stream(min_chunk_size=_PIECE))
+        skip = offset
+        while True:
+            with self._explained(path):
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            left -= len(piece)
+            # Not a ranged request: some servers answer those wrongly, and few callers skip.
+            view = memoryview(piece)[skip:]
+            skip -= len(piece) - len(view)
+            for start in range(0, len(view), CHUNK_SIZE):
+                yield bytes(view[start : start + CHUNK_SIZE])
+        if left:
+            raise StoreError(f"{self.url}/{path}: {abs(left)} bytes too few or too many came")
+
+    def stat(self, path: str) -> ObjectInfo:
+        """Look at an object; see `Store`."""
+        check_path(path)
+        with self._explained(path):
+            facts = obstore.head(self._small, path)
+        return ObjectInfo(path, facts["size"], facts["last_modified"])
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Name all objects below a folder; see `Store`."""
+        folder = check_prefix(prefix)
+        with self._explained(folder):
+            found = [
+                ObjectInfo(facts["path"], facts["size"], facts["last_modified"])
+                for batch in obstore.list(self._small, folder or None)
+                for facts in batch
+                if is_path(facts["path"])
+            ]
+        return iter(sorted(found, key=lambda info: info.path))
+
+    def delete(self, path: str) -> None:
+        """Delete an object; see `Store`."""
+        check_path(path)
+        with suppress(NotFoundError), self._explained(path):
+            obstore.delete(self._small, path)
+
+    def now(self) -> datetime:
+        """Ask for the time by writing a small object, always the same; see `Store`."""
+        with self._explained(_CLOCK):
+            obstore.put(self._small, _CLOCK, b"written to see the time\n", use_multipart=False)
+        return self.stat(_CLOCK).modified
+
+    def clear_partial(self, before: datetime) -> tuple[str, ...]:  # noqa: ARG002 - see `residue`
+        """Nothing: what killed uploads leave can't be listed; see `Store`."""
+        return ()
+
+    def _client(
+        self, *, timeout: int, retries: int, patience: int, silence: int | None = None
+    ) -> obstore.store.S3Store:
+        bucket = self._bucket
+        client: ClientConfig = {
+            "allow_http": bucket.allow_http,
+            "allow_invalid_certificates": False,
+            "connect_timeout": _CONNECT,
+            "timeout": timedelta(seconds=timeout),
+            "user_agent": "backstay",
+        }
+        if silence is not None:
+            client["read_timeout"] = timedelta(seconds=silence)
+        if bucket.authorities:
+            client["root_certificate"] = bucket.authorities
+        retry: RetryConfig = {
+            "max_retries": retries,
+            "retry_timeout": timedelta(seconds=patience),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=200),
+                "max_backoff": timedelta(seconds=2),
+                "base": 2,
+            },
+        }
+        config: S3Config = {
+            "region": bucket.region,
+            "virtual_hosted_style_request": bucket.virtual_hosted,
+            # Not every server knows the request that deletes many at once.
+            "disable_bulk_delete": True,
+            "conditional_put": "etag",
+        }
+        endpoint = _endpoint(bucket)
+        if endpoint:
+            config["endpoint"] = config["aws_endpoint_url_s3"] = endpoint
+        with self._explained(""):
+            return obstore.store.S3Store(
+                bucket.name,
+                prefix=bucket.prefix or None,
+                config=config,
+                client_options=client,
+                retry_config=retry,
+            )
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except _FAILURES as error:
+            # Its text may hold signed requests and tokens: a traceback must not show it.
+            raise self._error(path, error) from None
+
+    def _error(self, path: str, error: Exception) -> BackstayError:
+        where = f"{self.url}/{path}" if path else self.url
+        if isinstance(error, ObstoreAlreadyExistsError):
+            return AlreadyExistsError(f"{where} exists already", "nothing was overwritten")
+        if isinstance(error, FileNotFoundError) and "NoSuchBucket" not in str(error):
+            return NotFoundError(f"{where} is not there")
+        reason = reason_of(error)
+        at = f" (at {self._bucket.endpoint})" if self._bucket.endpoint else ""
+        kind = SpaceError if reason.full else StoreError
+        return kind(f"{where}: {reason.what}{at}", reason.do)
+
+
+class _S3Writer:
+    def __init__(self, store: S3Store, path: str, file: "WritableFile") -> None:
+        self.file = file
+        self.size = 0
+        self._store = store
+        self._path = path
+
+    def write(self, data: bytes, /) -> int:
+        with self._store._explained(self._path):  # noqa: SLF001 - one module, one thing
+            self.file.write(data)
+        self.size += len(data)
+        return len(data)
+
+
+def _endpoint(bucket: Bucket) -> str | None:
+    """Give obstore the endpoint as it wants it: with the bucket in the host, if asked for."""
+    if bucket.endpoint is None or not bucket.virtual_hosted:
+        return bucket.endpoint
+    parts = urlsplit(bucket.endpoint)
+    return f"{parts.scheme}://{bucket.name}.{parts.netloc}{parts.path.rstrip('/')}"

@@ -1,0 +1,191 @@
+"""Where a repository is: its URL and the settings that go with it, made into a store.
+
+    file:///dir                 a directory of this machine
+    s3://bucket/prefix          an S3 bucket; the prefix may be left out
+
+Settings that are not given come from the variables that aws-cli has too. A URL never holds
+credentials: it stands in argument lists, logs and error messages.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from backstay.errors import UsageError
+from backstay.files import read_private
+from backstay.repo.store import Store
+from backstay.repo.stores.file import FileStore
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_PREFIX = re.compile(r"[A-Za-z0-9!_*'()=+@:,$;&-][A-Za-z0-9!_.*'()=+@:,$;& -]{0,199}")
+_LATER = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage", "abfs": "Azure Blob Storage"}
+_CA_LIMIT = 16 << 20
+_SYNTAX = "write file:///dir or s3://bucket/prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach an object store, where the caller says so; None and False leave it open.
+
+    Attributes:
+        endpoint: URL of an S3 server other than Amazon's (else AWS_ENDPOINT_URL_S3,
+            AWS_ENDPOINT_URL).
+        region: of the bucket (else AWS_REGION, AWS_DEFAULT_REGION, us-east-1).
+        virtual_hosted: the bucket's name goes into the host; else into the path.
+        allow_http: the endpoint may be plain http.
+        ca_bundle: PEM file of authorities to trust beside the system's (else AWS_CA_BUNDLE).
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    virtual_hosted: bool = False
+    allow_http: bool = False
+    ca_bundle: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A repository's URL, taken apart.
+
+    Attributes:
+        scheme: `file` or `s3`.
+        bucket: empty for a directory.
+        path: the directory, or the prefix in the bucket.
+    """
+
+    scheme: str
+    bucket: str
+    path: str
+
+
+def parse_url(url: str) -> Location:
+    """Take a repository's URL apart.
+
+    Raises:
+        UsageError: it is none, or of a kind that is not supported. Credentials in it are not
+            shown.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise UsageError(f"{url[:200]!r} is no URL of a repository", _SYNTAX)
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(
+            f"the repository's URL ({scheme[:10]}://...) has a user or credentials in it",
+            "leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+    if scheme == "file":
+        return Location("file", "", _directory(url, rest))
+    if scheme == "s3":
+        bucket, _, prefix = rest.partition("/")
+        return Location("s3", _bucket(url, bucket), _prefix(url, prefix))
+    if scheme in _LATER:
+        raise UsageError(
+            f"{url[:200]}: {_LATER[scheme]} comes with a later version",
+            "use file:// or s3:// until then",
+        )
+    raise UsageError(f"{url[:200]!r}: {scheme[:20]} is no kind of repository", _SYNTAX)
+
+
+def _directory(url: str, rest: str) -> str:
+    path = unquote(rest.removeprefix("localhost"))
+    if not path.startswith("/") or "\0" in path:
+        raise UsageError(f"{url[:200]!r} names no directory of this machine", "write file:///dir")
+    normal = os.path.normpath(path)
+    if not normal.strip("/"):
+        raise UsageError(f"{url[:200]!r} is the root of this machine", "name a directory below")
+    return "/" + normal.lstrip("/")
+
+
+def _bucket(url: str, bucket: str) -> str:
+    if not _BUCKET.fullmatch(bucket):
+        raise UsageError(f"{url[:200]!r} names no bucket", "write s3://bucket/prefix")
+    return bucket
+
+
+def _prefix(url: str, prefix: str) -> str:
+    parts = prefix.strip("/").split("/") if prefix.strip("/") else []
+    if len(prefix) > 500 or not all(_PREFIX.fullmatch(part) for part in parts):
+        raise UsageError(
+            f"{url[:200]!r} has a prefix that not every store can keep",
+            "use letters, digits, dashes, dots (not first), and single slashes",
+        )
+    return "/".join(parts)
+
+
+def open_store(
+    url: str, access: Access | None = None, environment: Mapping[str, str] = os.environ
+) -> Store:
+    """Make the store that a URL names; nothing is asked of it yet.
+
+    Args:
+        url: the repository's.
+        access: how to reach it.
+        environment: where settings come from that `access` leaves open.
+
+    Raises:
+        UsageError: the URL or a setting makes no sense.
+        BackstayError: the CA bundle can't be read.
+    """
+    location = parse_url(url)
+    if location.scheme == "file":
+        return FileStore(Path(location.path))
+    # obstore takes 30 ms to import: not for a repository in a directory.
+    from backstay.repo.stores.s3 import Bucket, S3Store  # noqa: PLC0415
+
+    access = access or Access()
+    bundle = access.ca_bundle or _path(environment.get("AWS_CA_BUNDLE"))
+    return S3Store(
+        Bucket(
+            name=location.bucket,
+            prefix=location.path,
+            endpoint=_endpoint(access, environment),
+            region=access.region
+            or environment.get("AWS_REGION")
+            or environment.get("AWS_DEFAULT_REGION")
+            or "us-east-1",
+            virtual_hosted=access.virtual_hosted,
+            allow_http=access.allow_http,
+            authorities=_authorities(bundle) if bundle else b"",
+        )
+    )
+
+
+def _endpoint(access: Access, environment: Mapping[str, str]) -> str | None:
+    endpoint = (
+        access.endpoint
+        or environment.get("AWS_ENDPOINT_URL_S3")
+        or environment.get("AWS_ENDPOINT_URL")
+    )
+    if not endpoint:
+        return None
+    try:
+        parts = urlsplit(endpoint)
+        port = parts.port
+    except ValueError:
+        raise UsageError("the S3 endpoint is no URL", "write https://host:port") from None
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("the S3 endpoint has a user or password in it", "leave them out")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise UsageError(f"{endpoint[:200]!r} is no S3 endpoint", "write https://host:port")
+    if parts.query or parts.fragment:
+        raise UsageError("the S3 endpoint has a query in it", "write https://host:port")
+    if parts.scheme == "http" and not access.allow_http:
+        raise UsageError(
+            f"the S3 endpoint {endpoint} is plain http: anyone on the way sees what is listed",
+            "write https://, or allow it with --allow-http",
+        )
+    return endpoint.rstrip("/")
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _authorities(bundle: Path) -> bytes:
+    data = read_private(bundle, limit=_CA_LIMIT)
+    if b"-----BEGIN CERTIFICATE-----" not in data:
+        raise UsageError(f"{bundle} holds no certificate", "name a file of PEM certificates")
+    return data
