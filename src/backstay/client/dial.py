@@ -93,6 +93,9 @@ def _options(endpoint: Endpoint, access: Access) -> list[tuple[str, str | int]]:
         ("grpc.keepalive_time_ms", round(timeouts.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", round(timeouts.keepalive_answer * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
+        # Snapshots come in blobs of 32 KiB: without a thread in between, a quarter of the CPU
+        # time is saved. The name is that of grpc.experimental.ChannelOptions.
+        ("SingleThreadedUnaryStream", 1),
         # A name with several addresses: the next is tried when this much time has gone.
         ("grpc.min_reconnect_backoff_ms", round(timeouts.dial * 1000)),
     ]
