@@ -21,7 +21,9 @@ def _switch(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return callback
 
 
-def _compose(*options: Callable[[F], F]) -> Callable[[F], F]:
+def compose(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Make one decorator of several, in the order that the help lists them."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -32,7 +34,7 @@ def _compose(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 def talk(function: F) -> F:
     """Say how the program talks: --json, --quiet, --log-format, --debug."""
-    return _compose(
+    return compose(
         click.option(
             "--json",
             is_flag=True,
@@ -70,7 +72,7 @@ def talk(function: F) -> F:
 
 def store(function: F) -> F:
     """Say where the repository is and how to reach it."""
-    return _compose(
+    return compose(
         click.option(
             "--repo",
             envvar="BACKSTAY_REPO",
@@ -82,9 +84,22 @@ def store(function: F) -> F:
     )(function)
 
 
+def store_optional(function: F) -> F:
+    """Say where the repository is, for commands that also take files."""
+    return compose(
+        click.option(
+            "--repo",
+            envvar="BACKSTAY_REPO",
+            metavar="URL",
+            help="The repository, where an ID is given.  [env: BACKSTAY_REPO]",
+        ),
+        store_access,
+    )(function)
+
+
 def store_access(function: F) -> F:
     """Say how to reach an object store."""
-    return _compose(
+    return compose(
         click.option(
             "--s3-endpoint",
             metavar="URL",
@@ -144,7 +159,7 @@ def spool(function: F) -> F:
 
 def tools(function: F) -> F:
     """Say which of etcd's own programs to use."""
-    return _compose(
+    return compose(
         click.option("--etcd", type=click.Path(), help="The etcd program.  [default: from PATH]"),
         click.option(
             "--etcdutl",
@@ -156,7 +171,7 @@ def tools(function: F) -> F:
 
 def etcd(function: F) -> F:
     """Say how to reach a running etcd, as etcdctl's options and variables do."""
-    return _compose(
+    return compose(
         click.option(
             "--endpoints",
             envvar="ETCDCTL_ENDPOINTS",

@@ -81,13 +81,6 @@ class Spool:
             self._grown.notify_all()
         return written
 
-    def reset(self) -> None:
-        """Forget what came: the source starts again. Not while someone reads behind."""
-        with self._grown, explained(self._directory):
-            os.ftruncate(self.fd, 0)
-            self._size = 0
-            self._ended = self._failed = False
-
     def finish(self) -> None:
         """Say that all has come."""
         with self._grown:

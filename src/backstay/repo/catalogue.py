@@ -178,7 +178,7 @@ class Repository:
 
     def clusters(self) -> tuple[str, ...]:
         """Name the clusters that something was written of."""
-        return tuple(sorted(self.store.folders("clusters/")))
+        return tuple(sorted({info.path.split("/")[1] for info in self.store.list("clusters")}))
 
     def backups(self, cluster: str | None = None) -> tuple[Entry | Unreadable, ...]:
         """Read the manifests of one cluster, or of all, oldest first by the store's clock."""

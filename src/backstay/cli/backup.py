@@ -1,0 +1,91 @@
+"""`backstay backup`: back up a cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backstay.cli import options
+from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
+from backstay.cli.session import Session
+
+
+@click.group()
+def command() -> None:
+    """Back up a cluster."""
+
+
+def sealing(function: options.F) -> options.F:
+    """Say how hard to compress."""
+    return options.compose(
+        click.option(
+            "--level",
+            type=click.IntRange(1, 19),
+            default=3,
+            show_default=True,
+            help="How hard to compress.",
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1, 64), help="Threads that compress.  [default: cores]"
+        ),
+    )(function)
+
+
+@command.command("etcd")
+@options.cluster
+@options.store
+@options.recipients
+@options.etcd
+@options.spool
+@sealing
+@click.option("--dry-run", is_flag=True, help="Do what `preflight etcd` does, and stop.")
+@options.talk
+@click.pass_obj
+def etcd(
+    session: Session,
+    cluster: str,
+    recipient: tuple[str, ...],
+    spool_dir: str | None,
+    level: int,
+    threads: int | None,
+    dry_run: bool,
+    **more: Any,
+) -> int:
+    """Back up an etcd.
+
+    Every member is looked at first; a healthy follower gives the snapshot.  It is checked, sealed,
+    stored and read back; the backup exists when all that is done.
+    """
+    from backstay.cli.verdicts import exit_code, tell_checks
+    from backstay.client.etcd import Etcd
+    from backstay.clock import SystemClock
+    from backstay.flows.backup import Options, backup
+    from backstay.kinds.etcd import EtcdSource
+    from backstay.repo.document import plain
+    from backstay.repo.name import check_cluster
+    from backstay.repo.sealing import Sealing
+
+    check_cluster(cluster)
+    store = StoreOptions.of(more)
+    if dry_run:
+        from backstay.cli.preflight import look
+
+        return look(session, etcd_access(more), store, recipient, spool_directory(spool_dir))
+    wanted = Options(
+        cluster=cluster,
+        spool_dir=Path(spool_directory(spool_dir)),
+        sealing=Sealing(level=level, threads=threads),
+    )
+    report = session.report()
+    repository = open_repository(store, recipient)
+    with Etcd(etcd_access(more)) as client:
+        manifest = backup(
+            EtcdSource(client), repository, wanted, clock=SystemClock(), report=report
+        )
+    session.close()
+    if session.json:
+        session.answer(plain(manifest))
+    else:
+        session.tell(f"{manifest.id}: revision {manifest.revision}, {manifest.total_keys} keys")
+        tell_checks(session, manifest.checks)
+    return exit_code(manifest.checks)

@@ -1,0 +1,188 @@
+"""Turns options into the things they name: a repository, an etcd, an identity, a subject."""
+
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from backstay.errors import SealError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backstay.client.access import Access
+    from backstay.client.secret import Secret
+    from backstay.flows.fetch import Subject
+    from backstay.repo.catalogue import Repository
+    from backstay.repo.identity import Identities
+    from backstay.repo.store import Store
+
+_PASSWORD_LIMIT = 4096
+#: The variable of etcdctl; a name of ours would be one more place to look for a secret.
+_PASSWORD_VARIABLE = "ETCDCTL_PASSWORD"  # noqa: S105 - a variable's name
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Where a repository is, and how to reach it."""
+
+    repo: str
+    s3_endpoint: str | None
+    s3_region: str | None
+    s3_virtual_hosted: bool
+    allow_http: bool
+    ca_bundle: str | None
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> Self:
+        """Take them out of a command's options."""
+        return cls(**{name: options[name] for name in cls.__slots__})
+
+
+def open_store(options: StoreOptions) -> "Store":
+    """Open a store; nothing is asked of it yet.
+
+    Raises:
+        UsageError: the URL or an option makes no sense.
+    """
+    from backstay.repo.url import S3Options
+    from backstay.repo.url import open_store as opened
+
+    return opened(
+        options.repo,
+        S3Options(
+            endpoint=options.s3_endpoint,
+            region=options.s3_region,
+            virtual_hosted=options.s3_virtual_hosted,
+            allow_http=options.allow_http,
+            ca_bundle=Path(options.ca_bundle) if options.ca_bundle else None,
+        ),
+    )
+
+
+def open_repository(options: StoreOptions, pinned: "Sequence[str]" = ()) -> "Repository":
+    """Open a repository, and hold it to the recipients that are pinned.
+
+    Raises:
+        NotFoundError: there is none.
+        RefusedError: it is sealed to others.
+    """
+    from backstay.repo.catalogue import Repository
+
+    return Repository.open(open_store(options), pinned)
+
+
+def spool_directory(named: str | None) -> Path:
+    """Choose where snapshots lie while they are worked on.
+
+    /tmp is memory on many machines, and a snapshot has gigabytes: /var/tmp goes first, unless
+    TMPDIR says otherwise.
+    """
+    if named:
+        return Path(named)
+    if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):  # noqa: S108 - no name in it
+        return Path("/var/tmp")  # noqa: S108 - the spool has no name
+    return Path(tempfile.gettempdir())
+
+
+def read_identities(path: str | None) -> "Identities | None":
+    """Read the identity file, where one is given."""
+    from backstay.repo.identity import Identities
+
+    return None if path is None else Identities.read(Path(path))
+
+
+def is_file(subject: str) -> bool:
+    """Whether a FILE is meant: one that exists, or a path that begins with `./` or `/`."""
+    return subject.startswith(("/", "./", "../")) or Path(subject).is_file()
+
+
+def subject_of(subject: str, options: dict[str, Any], *, need_identity: bool = True) -> "Subject":
+    """Find what a verify, an export, a restore or a drill is about.
+
+    Args:
+        subject: FILE or ID.
+        options: of the command.
+        need_identity: whether it will be opened.
+
+    Raises:
+        NotFoundError: there is no such backup.
+        SealError: it is encrypted and no identity is given.
+        UsageError: it is an ID and no repository is given.
+    """
+    from backstay.flows.fetch import BackupSubject, FileSubject
+
+    if is_file(subject):
+        return FileSubject(Path(subject))
+    if not options["repo"]:
+        raise UsageError(
+            f"{subject} is no file here, and no repository is given",
+            "name the file, or the repository with --repo or BACKSTAY_REPO",
+        )
+    repository = open_repository(StoreOptions.of(options), options.get("recipient", ()))
+    identities = read_identities(options.get("identity"))
+    if need_identity and repository.config.recipients and identities is None:
+        raise SealError(
+            f"the backups in {repository.store.url} are encrypted",
+            "give the identity file with --identity or BACKSTAY_IDENTITY",
+        )
+    spool = spool_directory(options.get("spool_dir"))
+    return BackupSubject(repository, repository.find(subject), subject, identities, spool)
+
+
+def etcd_access(options: dict[str, Any]) -> "Access":
+    """Say how to enter an etcd.
+
+    Raises:
+        UsageError: the options contradict each other, or a password is on the command line.
+        BackstayError: a file can't be read.
+    """
+    from backstay.client.access import Access, Timeouts, read_tls
+    from backstay.client.endpoint import parse_endpoints
+
+    user, password = _user_and_password(options["user"], options["password_file"])
+    return Access(
+        endpoints=parse_endpoints(options["endpoints"]),
+        tls=read_tls(
+            ca=_path(options["cacert"]),
+            certificate=_path(options["cert"]),
+            key=_path(options["key"]),
+            server_name=options["server_name"],
+        ),
+        user=user,
+        password=password,
+        timeouts=Timeouts(dial=options["dial_timeout"], command=options["command_timeout"]),
+    )
+
+
+def _path(name: str | None) -> Path | None:
+    return Path(name) if name else None
+
+
+def _user_and_password(
+    user: str | None, password_file: str | None
+) -> "tuple[str | None, Secret | None]":
+    from backstay.client.secret import Secret
+    from backstay.files import read_private
+
+    if not user:
+        return None, None
+    name, colon, inline = user.partition(":")
+    if colon:
+        # etcdctl takes NAME:PASSWORD; in a variable that is as good as any, in argv it is not.
+        if any(":" in word and word.endswith(user) for word in sys.argv):
+            raise UsageError(
+                "a password on the command line can be seen by every user of this machine",
+                "use --password-file, ETCDCTL_PASSWORD or the prompt",
+            )
+        return name, Secret(inline)
+    if password_file:
+        data = read_private(Path(password_file), limit=_PASSWORD_LIMIT)
+        return name, Secret(data.decode(errors="strict").rstrip("\r\n"))
+    if _PASSWORD_VARIABLE in os.environ:
+        return name, Secret(os.environ[_PASSWORD_VARIABLE])
+    return name, Secret(click.prompt(f"Password of {name}", hide_input=True, err=True))

@@ -1,0 +1,65 @@
+"""`backstay export`: write a backup as a stock snapshot file."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backstay.cli import options
+from backstay.cli.connect import subject_of
+from backstay.cli.session import Session
+
+
+@click.command()
+@click.argument("subject", metavar="FILE|ID")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; it must not exist.",
+)
+@click.option(
+    "--bump-revision",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Raise the revision by N, as etcdutl 3.6 does.",
+)
+@click.option(
+    "--mark-compacted",
+    is_flag=True,
+    help="Mark all older revisions as compacted; needs --bump-revision.",
+)
+@options.store_optional
+@options.recipients
+@options.identity
+@options.spool
+@options.talk
+@click.pass_obj
+def command(
+    session: Session,
+    subject: str,
+    output: Path,
+    bump_revision: int,
+    mark_compacted: bool,
+    **more: Any,
+) -> None:
+    """Write a backup, or a snapshot file, as a stock snapshot file.
+
+    etcdutl takes the result as it is.  With --bump-revision free pages are wiped, so that values
+    which were deleted are not in it.
+    """
+    from backstay.flows.export import export_file
+    from backstay.mvcc.export import Edits
+
+    edits = Edits(bump=bump_revision, mark_compacted=mark_compacted)
+    exported = export_file(subject_of(subject, more), output, edits, session.report())
+    session.close()
+    if session.json:
+        facts = asdict(exported) | {"path": str(output)}
+        session.answer(facts)
+        return
+    session.tell(f"{output}: {exported.size} bytes, revision {exported.revision}")
+    session.tell(f"SHA-256 of the database: {exported.sha256}")

@@ -1,0 +1,65 @@
+"""`backstay init`: make a repository."""
+
+from typing import Any
+
+import click
+
+from backstay.cli import options
+from backstay.cli.connect import StoreOptions, open_store
+from backstay.cli.session import Session
+
+
+@click.command()
+@options.store
+@click.option(
+    "--recipient",
+    multiple=True,
+    metavar="AGE1...",
+    help="Who can read the backups: the public key of an identity.  May be given several times.",
+)
+@click.option("--no-encryption", is_flag=True, help="Store in the clear: compressed, no more.")
+@click.option(
+    "--role",
+    type=click.Choice(["data", "keys"]),
+    default="data",
+    show_default=True,
+    help="What will lie in it: backups, or the keys that open what is in them.",
+)
+@options.talk
+@click.pass_obj
+def command(
+    session: Session,
+    recipient: tuple[str, ...],
+    no_encryption: bool,
+    role: str,
+    **store: Any,
+) -> None:
+    """Make a repository, and find out what its store can do."""
+    from backstay.cli.tables import columns
+    from backstay.clock import SystemClock
+    from backstay.errors import UsageError
+    from backstay.flows.init import init
+    from backstay.repo.config import Role
+    from backstay.repo.document import plain
+
+    if bool(recipient) == no_encryption:
+        raise UsageError(
+            "either --recipient or --no-encryption is needed",
+            "make a key pair with `backstay keygen`, and give its age1... with --recipient",
+        )
+    opened = open_store(StoreOptions.of(store))
+    report = session.report()
+    repository = init(opened, Role(role), recipient, clock=SystemClock(), report=report)
+    session.close()
+    config = repository.config
+    if session.json:
+        session.answer(plain(config))
+        return
+    session.tell(f"{opened.url} is a repository for {config.role} now")
+    rows = (
+        ("Repository:", config.repository),
+        ("Sealed to:", ", ".join(config.recipients) or "nobody: objects are not encrypted"),
+        ("Store:", opened.describe()),
+    )
+    session.tell(columns(rows))
+    session.tell("Next: backstay backup etcd --cluster NAME --repo " + opened.url)

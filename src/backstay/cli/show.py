@@ -1,0 +1,25 @@
+"""`backstay show`: the manifest of a backup."""
+
+import click
+
+from backstay.cli import options
+from backstay.cli.connect import StoreOptions, open_repository
+from backstay.cli.session import Session
+
+
+@click.command()
+@click.argument("backup", metavar="ID")
+@options.store
+@options.recipients
+@options.talk
+@click.pass_obj
+def command(session: Session, backup: str, recipient: tuple[str, ...], **store: object) -> None:
+    """Print the manifest of a backup, and what was said of it later."""
+    from backstay.cli.tables import describe
+    from backstay.repo.document import plain
+
+    entry = open_repository(StoreOptions.of(store), recipient).find(backup)
+    if session.json:
+        session.answer(plain(entry.manifest))
+    else:
+        click.echo(describe(entry))

@@ -1,0 +1,184 @@
+"""Making a backup: stream, spool, seal and check; then the manifest, last.
+
+Until the manifest is written nothing of it is a backup (promise 1).
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backstay.checks.stored import stored
+from backstay.checks.transfer import transfer
+from backstay.client.snapshot import Received
+from backstay.clock import Clock
+from backstay.errors import BackstayError, RefusedError
+from backstay.flows.examine import Findings, look_into
+from backstay.flows.intake import Intake
+from backstay.flows.source import Source
+from backstay.flows.spool import Follower
+from backstay.mvcc.snapshot import Snapshot
+from backstay.repo.catalogue import Repository
+from backstay.repo.config import Role
+from backstay.repo.manifest import (
+    CheckEntry,
+    HashKV,
+    Manifest,
+    ObjectEntry,
+    SnapshotEntry,
+    figures,
+)
+from backstay.repo.name import Run
+from backstay.repo.sealing import Sealing, seal
+from backstay.report import Check, Report
+
+ROLE = "snapshot"
+#: The one snapshot of a cluster that is not sharded.
+NAME = "etcd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a backup is made.
+
+    Attributes:
+        cluster: the cluster's name.
+        spool_dir: where the snapshot lies meanwhile.
+        sealing: how hard to compress.
+    """
+
+    cluster: str
+    spool_dir: Path
+    sealing: Sealing = field(default_factory=Sealing)
+
+
+def backup(
+    source: Source, repository: Repository, options: Options, *, clock: Clock, report: Report
+) -> Manifest:
+    """Back up a cluster of one etcd.
+
+    Args:
+        source: the cluster.
+        repository: where to.
+        options: how.
+        clock: for names and durations.
+        report: is told of each step.
+
+    Returns:
+        The manifest, as it was published; its checks say whether the backup is good.
+
+    Raises:
+        RefusedError: the repository is not for data.
+        EtcdError: no member gave a whole snapshot.
+        StoreError: the store refuses.
+        SpaceError: the spool or the store is full.
+    """
+    if repository.config.role is not Role.DATA:
+        raise RefusedError(
+            f"{repository.store.url} is a repository for {repository.config.role}",
+            "name one that was made with --role data",
+        )
+    run = Run.begin(options.cluster, clock.now())
+
+    def sealed(follower: Follower, number: int) -> ObjectEntry:
+        return _seal(follower, f"{run.folder}{ROLE}{number or ''}", repository, options.sealing)
+
+    with Intake(options.spool_dir, source.choose(report), sealed) as intake:
+        received = source.fetch(intake, report)
+        entry = intake.finish(report)
+        with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
+            found = look_into(snapshot, clock, report)
+            manifest = Manifest(
+                repository=repository.config.repository,
+                id=str(run.backup(snapshot.revision)),
+                cluster=run.cluster,
+                kind=source.kind,
+                taken_at=run.began,
+                snapshots=(taken := _entry(snapshot, found, received, entry),),
+                objects=(entry,),
+                recipients=repository.config.recipients,
+                checks=_checks(found, received, entry, repository, clock=clock, report=report),
+                **figures(taken),
+            )
+    repository.publish(manifest)
+    _sweep(repository, report)
+    return manifest
+
+
+def _seal(follower: Follower, path: str, repository: Repository, sealing: Sealing) -> ObjectEntry:
+    config = repository.config
+    path += config.suffix
+    sealed = seal(follower, repository.store, path, config.recipients, sealing)
+    return ObjectEntry(
+        path=path,
+        role=ROLE,
+        size=sealed.size,
+        sha256=sealed.sha256,
+        stored_size=sealed.stored_size,
+        stored_sha256=sealed.stored_sha256,
+    )
+
+
+def _checks(
+    found: Findings,
+    received: Received,
+    entry: ObjectEntry,
+    repository: Repository,
+    *,
+    clock: Clock,
+    report: Report,
+) -> tuple[CheckEntry, ...]:
+    """Run the checks, and write down what they found."""
+
+    def read_back() -> Check:
+        with report.task("reading back what is stored", entry.stored_size) as progress:
+            return ask("stored", lambda: stored(repository.store, (entry,), progress), clock)
+
+    checks = (
+        ask(
+            "transfer",
+            lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
+            clock,
+        ),
+        read_back(),
+        *found.checks,
+    )
+    for check in checks:
+        report.judge(check)
+    return tuple(CheckEntry.of(check) for check in checks)
+
+
+def _entry(
+    snapshot: Snapshot, found: Findings, received: Received, entry: ObjectEntry
+) -> SnapshotEntry:
+    header = received.source.header
+    return SnapshotEntry(
+        name=NAME,
+        # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.
+        lineage=secrets.token_hex(8),
+        revision=snapshot.revision,
+        compact_revision=snapshot.compact_revision,
+        etcd_version=received.source.version,
+        cluster_id=f"{header.cluster_id:x}",
+        raft_term=header.raft_term,
+        raft_index=snapshot.consistent_index or received.source.raft_applied_index,
+        hash=found.status.hash,
+        total_keys=found.status.total_keys,
+        total_size=found.status.total_size,
+        hashkv=HashKV(
+            hash=found.hashkv.hash,
+            revision=found.hashkv.revision,
+            compact_revision=found.hashkv.compact_revision,
+        ),
+        object=entry.path,
+    )
+
+
+def _sweep(repository: Repository, report: Report) -> None:
+    """Delete what dead runs left; the backup stands whatever comes of it."""
+    try:
+        swept = repository.sweep()
+    except BackstayError as error:
+        report.warn(f"what dead runs left could not be swept: {error}")
+        return
+    if swept.paths:
+        report.say(f"swept {len(swept.paths)} objects ({swept.size} bytes) that dead runs had left")

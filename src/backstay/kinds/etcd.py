@@ -1,0 +1,46 @@
+"""Any etcd: its members are reached at endpoints that the user names."""
+
+from backstay.client.etcd import Etcd
+from backstay.client.health import Choice, choose, survey
+from backstay.client.snapshot import Received, Sink, fetch
+from backstay.report import Report
+
+
+class EtcdSource:
+    """A cluster of kind `etcd`, as backups see it.
+
+    Args:
+        etcd: an open client.
+    """
+
+    kind = "etcd"
+
+    def __init__(self, etcd: Etcd) -> None:
+        self._etcd = etcd
+        self._choice = Choice()
+
+    def choose(self, report: Report) -> int:
+        """Look at every member, tell what was found, and put them in order.
+
+        Raises:
+            EtcdError: none is fit.
+        """
+        heard = survey(self._etcd)
+        self._choice = choose(heard.members)
+        for note in heard.notes:
+            report.warn(note)
+        for opinion in self._choice.opinions:
+            word = "fit" if opinion.usable else "not asked"
+            report.say(f"{opinion.member.title}: {word}, {opinion.reason}")
+        for warning in self._choice.warnings:
+            report.warn(warning)
+        best = self._choice.best
+        return max(status.db_size for status in (best, *self._choice.order))
+
+    def fetch(self, sink: Sink, report: Report) -> Received:
+        """Write a whole snapshot to a sink.
+
+        Raises:
+            EtcdError: no member gave one.
+        """
+        return fetch(self._etcd, self._choice, sink, report)
