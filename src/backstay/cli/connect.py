@@ -49,12 +49,12 @@ def open_store(options: StoreOptions) -> "Store":
     Raises:
         UsageError: the URL or an option makes no sense.
     """
-    from backstay.repo.url import S3Options
+    from backstay.repo.url import Access
     from backstay.repo.url import open_store as opened
 
     return opened(
         options.repo,
-        S3Options(
+        Access(
             endpoint=options.s3_endpoint,
             region=options.s3_region,
             virtual_hosted=options.s3_virtual_hosted,

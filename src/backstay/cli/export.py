@@ -40,6 +40,8 @@ from backstay.cli.session import Session
 @click.pass_obj
 def command(
     session: Session,
+    /,
+    *,
     subject: str,
     output: Path,
     bump_revision: int,

@@ -29,6 +29,8 @@ from backstay.cli.session import Session
 @click.pass_obj
 def command(
     session: Session,
+    /,
+    *,
     recipient: tuple[str, ...],
     no_encryption: bool,
     role: str,

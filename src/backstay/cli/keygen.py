@@ -17,7 +17,7 @@ from backstay.cli.session import Session
 )
 @options.talk
 @click.pass_obj
-def command(session: Session, output: Path | None) -> None:
+def command(session: Session, /, *, output: Path | None) -> None:
     """Make an age key pair: the identity (private key) and its recipient (public key).
 
     Keep the identity where the backups are not: who has it can read them, and without it nobody

@@ -30,6 +30,8 @@ def command() -> None:
 @click.pass_obj
 def etcd(
     session: Session,
+    /,
+    *,
     cluster: str | None,
     recipient: tuple[str, ...],
     spool_dir: str | None,

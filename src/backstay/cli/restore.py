@@ -52,6 +52,8 @@ def command() -> None:
 @click.pass_obj
 def etcd(
     session: Session,
+    /,
+    *,
     subject: str,
     data_dir: Path,
     name: str,

@@ -13,7 +13,9 @@ from backstay.cli.session import Session
 @options.recipients
 @options.talk
 @click.pass_obj
-def command(session: Session, backup: str, recipient: tuple[str, ...], **store: object) -> None:
+def command(
+    session: Session, /, *, backup: str, recipient: tuple[str, ...], **store: object
+) -> None:
     """Print the manifest of a backup, and what was said of it later."""
     from backstay.cli.tables import describe
     from backstay.repo.document import plain

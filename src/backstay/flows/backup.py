@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backstay.checks.question import ask
 from backstay.checks.stored import stored
 from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
@@ -87,13 +88,14 @@ def backup(
         entry = intake.finish(report)
         with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
             found = look_into(snapshot, clock, report)
+            taken = _entry(snapshot, found, received, entry)
             manifest = Manifest(
                 repository=repository.config.repository,
-                id=str(run.backup(snapshot.revision)),
+                id=str(run.backup(taken.revision)),
                 cluster=run.cluster,
                 kind=source.kind,
                 taken_at=run.began,
-                snapshots=(taken := _entry(snapshot, found, received, entry),),
+                snapshots=(taken,),
                 objects=(entry,),
                 recipients=repository.config.recipients,
                 checks=_checks(found, received, entry, repository, clock=clock, report=report),

@@ -48,6 +48,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: dict[str, Any]
     backstay_version: Short = __version__
 
+    @property
+    def suffix(self) -> str:
+        """How the names of sealed objects end: they say which programs open them."""
+        return ".zst.age" if self.encryption is Encryption.AGE else ".zst"
+
 
 def new_config(
     role: Role, recipients: Sequence[str], capabilities: dict[str, Any], now: datetime
