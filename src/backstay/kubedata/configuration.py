@@ -165,7 +165,7 @@ def _provider(place: str, value: Mapping[Any, Any]) -> Provider:
 
 def _kms(place: str, body: Mapping[Any, Any]) -> Provider:
     name = _text(f"{place}.name", body.get("name"))
-    version = body.get("apiVersion", "v1")
+    version = _text(f"{place}.apiVersion", body.get("apiVersion") or "v1")
     if version not in {"v1", "v2"}:
         raise _InvalidError(f"{place}.apiVersion is neither v1 nor v2")
     if version == "v2" and ":" in name:
