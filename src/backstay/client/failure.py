@@ -19,6 +19,10 @@ class TokenRefusedError(AuthenticationError):
     """etcd wants a token, or a new one."""
 
 
+class DeniedError(AuthenticationError):
+    """The user may not do this; also what a watch says where its token has run out."""
+
+
 class AuthOffError(AuthenticationError):
     """etcd knows no users: its auth is not enabled."""
 
@@ -35,12 +39,14 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], type[EtcdError], str], ...] = (
     ),
     (("authentication is not enabled",), AuthOffError, "leave out --user"),
     (("authentication failed",), AuthenticationError, "look at --user and at the password"),
+    # HashKV says it with the code UNKNOWN.
+    (("permission denied",), DeniedError, "use a user with the role root"),
     (("required revision has been compacted",), CompactedError, ""),
 )
 
 _BY_CODE: dict[Code, tuple[type[EtcdError], str]] = {
     Code.UNAUTHENTICATED: (AuthenticationError, "look at --user and at the password"),
-    Code.PERMISSION_DENIED: (AuthenticationError, "use a user with the role root"),
+    Code.PERMISSION_DENIED: (DeniedError, "use a user with the role root"),
     Code.UNIMPLEMENTED: (EtcdError, "is it an etcd, 3.4 or later"),
 }
 

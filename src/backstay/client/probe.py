@@ -45,11 +45,7 @@ def explain(
     try:
         with closing(_dial(address, patience)) as raw:
             if endpoint.is_tls:
-                try:
-                    return _shake_hands(endpoint, raw, access.tls or Tls())
-                except ssl.SSLCertVerificationError as error:
-                    name = (access.tls and access.tls.server_name) or endpoint.server_name
-                    return _distrusted(endpoint, name, error, _shown(address), now)
+                return _over_tls(endpoint, address, raw, access.tls or Tls(), now)
             return _greet(endpoint, raw)
     except OSError as error:
         return _unreachable(endpoint, error, patience)
@@ -116,7 +112,9 @@ def _silent(endpoint: Endpoint) -> EtcdError:
     )
 
 
-def _shake_hands(endpoint: Endpoint, raw: socket.socket, tls: Tls) -> EtcdError | None:
+def _over_tls(
+    endpoint: Endpoint, address: Endpoint, raw: socket.socket, tls: Tls, now: datetime
+) -> EtcdError | None:
     name = tls.server_name or endpoint.server_name
     try:
         with _context(tls).wrap_socket(raw, server_hostname=name) as session:
@@ -130,19 +128,36 @@ def _shake_hands(endpoint: Endpoint, raw: socket.socket, tls: Tls) -> EtcdError 
             )
     except TimeoutError:
         return _silent(endpoint)
-    except ssl.SSLCertVerificationError:
-        raise
-    except ssl.SSLError as error:
-        return _alerted(endpoint, error, tls)
-    except ConnectionError:
+    except ssl.SSLCertVerificationError as error:
+        return _distrusted(endpoint, name, error, _shown(address, tls), now)
+    except (ssl.SSLError, ConnectionError) as error:
+        reason = (getattr(error, "reason", None) or "it hung up").replace("_", " ").lower()
+        if "alert" in reason:
+            return _alerted(endpoint, reason, tls)
+        return _no_tls(endpoint, address, reason)
+
+
+def _no_tls(endpoint: Endpoint, address: Endpoint, reason: str) -> EtcdError:
+    if _speaks_plain(address):
         return ConnectionFailedError(
-            f"{endpoint} hung up during the TLS handshake", "is it an etcd's client port, over TLS"
+            f"{endpoint} does not speak TLS", "if plain http is meant, write http://"
         )
+    return ConnectionFailedError(
+        f"{endpoint} does not speak TLS as etcd does ({reason})", "is it an etcd's client port"
+    )
+
+
+def _speaks_plain(address: Endpoint) -> bool:
+    try:
+        with closing(_dial(address, 2.0)) as raw:
+            return _greet(address, raw) is None
+    except OSError:
+        return False
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(
-        cadata=None if tls.ca is None else tls.ca.decode("latin-1")
+        cadata=None if tls.ca is None else tls.ca.decode("ascii", "ignore")
     )
     context.set_alpn_protocols(["h2"])
     if tls.certificate is not None and tls.key is not None:
@@ -162,11 +177,14 @@ def _load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
             os.close(fd)
 
 
-def _shown(address: Endpoint) -> bytes:
-    """Fetch the certificate that is not trusted, to say what it is; nothing else is sent."""
+def _shown(address: Endpoint, tls: Tls) -> bytes:
+    """Fetch the certificate that is not trusted, to say what it is; nothing is sent after it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if tls.certificate is not None and tls.key is not None:
+        # Up to TLS 1.2, a server that wants one ends the handshake before we could look.
+        _load(context, tls.certificate, tls.key)
     try:
         with closing(_dial(address, 2.0)) as raw, context.wrap_socket(raw) as session:
             return session.getpeercert(binary_form=True) or b""
@@ -196,14 +214,7 @@ def _distrusted(
     )
 
 
-def _alerted(endpoint: Endpoint, error: ssl.SSLError, tls: Tls) -> EtcdError:
-    reason = (error.reason or "").replace("_", " ").lower()
-    if "wrong version" in reason or "http request" in reason or "record layer" in reason:
-        return ConnectionFailedError(
-            f"{endpoint} does not speak TLS", "if plain http is meant, write http://"
-        )
-    if "alert" not in reason:
-        return ConnectionFailedError(f"{endpoint}: TLS failed: {reason or 'no reason given'}")
+def _alerted(endpoint: Endpoint, reason: str, tls: Tls) -> EtcdError:
     if tls.certificate is None:
         return AuthenticationError(
             f"{endpoint} wants a client certificate", "give --cert and --key"

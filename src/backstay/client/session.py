@@ -15,7 +15,7 @@ from backstay.client.certificates import check_tls
 from backstay.client.connection import Connection
 from backstay.client.dial import Dialer, DirectDialer
 from backstay.client.endpoint import Endpoint
-from backstay.client.failure import AuthOffError, TokenRefusedError
+from backstay.client.failure import AuthOffError, DeniedError, TokenRefusedError
 from backstay.client.methods import AUTHENTICATE, Method
 from backstay.client.proto import rpc_pb2 as pb
 from backstay.client.secret import Secret
@@ -112,7 +112,7 @@ class Session:
         token = self._log_in(connection) if log_in else self._token
         try:
             return work(connection, token)
-        except TokenRefusedError:
+        except (TokenRefusedError, DeniedError):
             if self.access.user is None:
                 raise
             self._forget(token)

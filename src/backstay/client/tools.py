@@ -18,10 +18,12 @@ from backstay.errors import ToolError
 
 Version = tuple[int, int, int]
 
+#: From this version on, etcdctl has no `snapshot restore`; before, it does the same as etcdutl.
+_MOVED_OUT_OF_ETCDCTL: Version = (3, 6, 0)
 #: etcdctl 3.4 restores without bucket `members`; etcd 3.6 does not start on what it makes.
 RESTORE_MINIMUM: Version = (3, 5, 0)
 MEMBER_MINIMUM: Version = (3, 4, 0)
-_VERSION = re.compile(r"etcd(?:utl|ctl)?\s+[Vv]ersion:\s+(\d+)\.(\d+)\.(\d+)")
+_VERSION = re.compile(r"(etcd(?:utl|ctl)?)\s+[Vv]ersion:\s+(\d+)\.(\d+)\.(\d+)")
 _ASK_SECONDS = 10.0
 _RESTORE_SECONDS = 6 * 3600.0
 
@@ -33,10 +35,12 @@ class Tool:
     Attributes:
         path: where it is.
         version: what it says of itself.
+        program: which it says that it is, whatever its file is called.
     """
 
     path: Path
     version: Version
+    program: str = ""
 
     def __str__(self) -> str:
         return f"{self.path.name} {show(self.version)} ({self.path})"
@@ -69,7 +73,7 @@ def find_restorer(named: Path | None = None, *, least: Version = RESTORE_MINIMUM
         " snapshot with `backstay export` and run `etcdutl snapshot restore FILE --data-dir DIR`"
         f" in the image of etcd {least[0]}.{least[1]}"
     )
-    return _find(("etcdutl",), named, least, do)
+    return _find(("etcdutl", "etcdctl"), named, least, do)
 
 
 def find_etcd(named: Path | None = None, *, least: Version = MEMBER_MINIMUM) -> Tool:
@@ -90,19 +94,30 @@ def find_etcd(named: Path | None = None, *, least: Version = MEMBER_MINIMUM) -> 
 def _find(names: tuple[str, ...], named: Path | None, least: Version, do: str) -> Tool:
     unfit = []
     for path in [named] if named else _candidates(names):
-        tool = _look_at(path)
-        if isinstance(tool, Tool) and tool.version[:2] >= least[:2]:
-            return tool
-        unfit.append(str(tool))
+        tool = _look_at(path, "--version" if names == ("etcd",) else "version")
+        if isinstance(tool, Tool):
+            problem = _unfit(tool, least)
+            if not problem:
+                return tool
+            tool = f"{tool}, {problem}"
+        unfit.append(tool)
     wanted = f"{' or '.join(names)} {least[0]}.{least[1]} or later"
     found = f"; found {', '.join(unfit)}" if unfit else ""
     raise ToolError(f"{wanted} is needed{found}", do)
 
 
+def _unfit(tool: Tool, least: Version) -> str:
+    if tool.version[:2] < least[:2]:
+        return "which is too old"
+    if tool.program == "etcdctl" and tool.version >= _MOVED_OUT_OF_ETCDCTL:
+        return "which no longer restores"
+    return ""
+
+
 def _candidates(names: tuple[str, ...]) -> Iterator[Path]:
     seen = set()
-    for folder in _folders():
-        for name in names:
+    for name in names:
+        for folder in _folders():
             path = shutil.which(name, path=folder)
             if path and path not in seen:
                 seen.add(path)
@@ -116,8 +131,7 @@ def _folders() -> Iterator[str]:
         yield str(Path(package.origin).parent / "etcdbin")
 
 
-def _look_at(path: Path) -> Tool | str:
-    argument = "--version" if path.name == "etcd" else "version"
+def _look_at(path: Path, argument: str) -> Tool | str:
     try:
         done = subprocess.run(
             [path, argument],
@@ -133,7 +147,7 @@ def _look_at(path: Path) -> Tool | str:
     match = _VERSION.search(done.stdout)
     if match is None:
         return f"{path}, which does not say its version"
-    return Tool(path, (int(match[1]), int(match[2]), int(match[3])))
+    return Tool(path, (int(match[2]), int(match[3]), int(match[4])), match[1])
 
 
 def _reason(error: Exception) -> str:
@@ -173,7 +187,14 @@ class Membership:
         return [word for option, value in given.items() if value for word in (option, value)]
 
 
-def restore(tool: Tool, snapshot: Path, data_dir: Path, membership: Membership) -> None:
+def restore(
+    tool: Tool,
+    snapshot: Path,
+    data_dir: Path,
+    membership: Membership,
+    *,
+    skip_hash_check: bool = False,
+) -> None:
     """Let etcd's tool make a data directory.
 
     Args:
@@ -181,6 +202,7 @@ def restore(tool: Tool, snapshot: Path, data_dir: Path, membership: Membership) 
         snapshot: a stock snapshot file with its SHA-256.
         data_dir: must not exist.
         membership: who the member will be.
+        skip_hash_check: take a file without its SHA-256, such as a copy of `member/snap/db`.
 
     Raises:
         ToolError: the tool failed; its own last words are in the message.
@@ -188,7 +210,7 @@ def restore(tool: Tool, snapshot: Path, data_dir: Path, membership: Membership) 
     command = [str(tool.path), "snapshot", "restore", str(snapshot), "--data-dir", str(data_dir)]
     try:
         done = subprocess.run(
-            [*command, *membership.arguments()],
+            [*command, *membership.arguments(), *(["--skip-hash-check"] * skip_hash_check)],
             capture_output=True,
             text=True,
             errors="replace",
