@@ -73,11 +73,14 @@ class Visited:
 
     Args:
         image: the file.
+
+    Attributes:
+        seen: 1 for each page that has been.
     """
 
     def __init__(self, image: Image) -> None:
         self._image = image
-        self._seen = bytearray(image.high_water)
+        self.seen = bytearray(image.high_water)
 
     def add(self, page: Page, owner: str) -> None:
         """Note a page with its overflow.
@@ -85,54 +88,31 @@ class Visited:
         Raises:
             DamagedError: one of them has been seen before.
         """
-        if not self.add_all([page.number], [page.overflow + 1]):
+        end = page.number + page.overflow + 1
+        if self.seen.find(1, page.number, end) >= 0:
             raise self._image.damaged(
                 f"page {page.number} of {owner} is reached twice, or overlaps another page"
             )
+        self.seen[page.number : end] = b"\1" * (page.overflow + 1)
 
-    def add_all(self, numbers: list[int], spans: list[int]) -> bool:
-        """Note pages with their overflows, none of them where one has been seen before.
-
-        Args:
-            numbers: the ids, all of them under the high-water mark, overflows included.
-            spans: for each, how many pages it takes.
-
-        Returns:
-            Whether none had been seen.
-        """
-        seen = self._seen
-        for index, (number, span) in enumerate(zip(numbers, spans, strict=True)):
-            if span == 1 and not seen[number]:
-                seen[number] = 1
-            elif span > 1 and not any(seen[number : number + span]):
-                seen[number : number + span] = b"\1" * span
-            else:
-                for before, pages in zip(numbers[:index], spans, strict=False):
-                    seen[before : before + pages] = bytes(pages)
-                return False
-        return True
-
-    def merge(self, other: bytes, owner: str) -> None:
+    def merge(self, other: bytes) -> None:
         """Take in what another walk has seen.
 
         Raises:
             DamagedError: both have seen the same page.
         """
-        mine = int.from_bytes(self._seen, "little")
-        theirs = int.from_bytes(other, "little")
-        if mine & theirs:
-            raise self._image.damaged(f"a page of {owner} is reached twice")
-        self._seen[:] = (mine | theirs).to_bytes(len(self._seen), "little")
-
-    def __bytes__(self) -> bytes:
-        return bytes(self._seen)
+        mine, theirs = (int.from_bytes(seen, "little") for seen in (self.seen, other))
+        if both := mine & theirs:
+            page = (both.bit_length() - 1) // 8
+            raise self._image.damaged(f"page {page} is reached twice")
+        self.seen[:] = (mine | theirs).to_bytes(len(self.seen), "little")
 
     def __contains__(self, number: int) -> bool:
-        return bool(self._seen[number])
+        return bool(self.seen[number])
 
     def count(self) -> int:
         """How many pages have been seen."""
-        return self._seen.count(1)
+        return self.seen.count(1)
 
 
 class Bucket:
@@ -171,11 +151,22 @@ class Bucket:
         Raises:
             DamagedError: the tree is damaged.
         """
-        for page, _ in self._walk(visited or Visited(self.image)):
+        for page, _ in self.walk(visited or Visited(self.image)):
             yield page
 
-    def _walk(self, visited: Visited) -> Iterator[tuple[Page, Step]]:
-        stack = self.steps()
+    def walk(
+        self, visited: Visited, steps: list[Step] | None = None
+    ) -> Iterator[tuple[Page, Step]]:
+        """Walk the leaves in key order, each with the keys that may lie there.
+
+        Args:
+            visited: pages that count as seen; those of the walk are added.
+            steps: the subtrees to walk; default: all.
+
+        Raises:
+            DamagedError: the tree is damaged.
+        """
+        stack = self.steps() if steps is None else steps[::-1]
         while stack:
             step = stack.pop()
             page = self.visit(step, visited)
@@ -208,12 +199,29 @@ class Bucket:
         """
         if step.depth >= MAX_DEPTH:
             raise self.image.damaged(f"{self.owner} is more than {MAX_DEPTH} levels deep")
-        numbers, keys = self.image.children(page, self.owner)
+        numbers, keys = self.image.branch(page, self.owner)
         if not (step.has(keys[0]) and step.has(keys[-1])):
             raise self.image.damaged(
                 f"page {page.number} of {self.owner} has keys outside of what the page above says"
             )
         return Branch(numbers, keys, step.high, step.depth + 1)
+
+    def ordered(self, page: Page, step: Step) -> Iterator[tuple[bytes, Element]]:
+        """Read the elements of a leaf: key, and where the value lies.
+
+        Raises:
+            DamagedError: the leaf is damaged, its keys do not rise, or leave `step`'s.
+        """
+        last: bytes | None = None
+        for index, element in enumerate(self.image.elements(page, self.owner)):
+            key = self.image.data[element.key : element.value]
+            if (last is not None and key <= last) or not step.has(key):
+                raise self.image.damaged(
+                    f"element {index} of {self.image.place(page, self.owner)} breaks the order of"
+                    " keys"
+                )
+            last = key
+            yield key, element
 
     def entries(self, visited: Visited | None = None) -> Iterator[tuple[bytes, Element]]:
         """Read all elements in order: key, and where the value lies.
@@ -221,17 +229,8 @@ class Bucket:
         Raises:
             DamagedError: the tree is damaged, or keys do not rise.
         """
-        last: bytes | None = None
-        for page, step in self._walk(visited or Visited(self.image)):
-            for index, element in enumerate(self.image.elements(page, self.owner)):
-                key = self.image.data[element.key : element.value]
-                if (last is not None and key <= last) or not step.has(key):
-                    raise self.image.damaged(
-                        f"element {index} of {self.image.place(page, self.owner)} breaks the"
-                        " order of the keys"
-                    )
-                last = key
-                yield key, element
+        for page, step in self.walk(visited or Visited(self.image)):
+            yield from self.ordered(page, step)
 
     def items(self, visited: Visited | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Read all keys and values in order.
@@ -300,7 +299,7 @@ class Bucket:
         while not path[-1].is_leaf:
             if len(path) > MAX_DEPTH:
                 raise self.image.damaged(f"{self.owner} is more than {MAX_DEPTH} levels deep")
-            numbers, keys = self.image.children(path[-1], self.owner)
+            numbers, keys = self.image.branch(path[-1], self.owner)
             # As bolt does: the last child whose least key is not above, or else the first.
             index = len(keys) if key is None else bisect_right(keys, key)
             path.append(self.image.page(numbers[max(index - 1, 0)], self.owner))

@@ -1,188 +1,329 @@
-"""Leaves proven many at a time, with a few operations on long lists and long integers.
+"""Pages proven many at a time, with numpy.
 
-A file of a gigabyte has hundreds of thousands of leaves and millions of elements: a loop over
-elements in Python takes longer than a disk. bolt writes keys and values of a leaf one after the
-other, so that a leaf is one range of bytes for whoever sums it, once it is proven that the header
-of each element says just that. Here this is proven for a batch of leaves.
+A file of a gigabyte has hundreds of thousands of pages and millions of elements: a loop over them
+in Python takes many times longer than reading the bytes. Here a batch of pages is proven with a
+few dozen operations on arrays: headers, bounds, element headers, the order of keys, and that no
+page comes twice. What is proven is the same as what `bolt.image` and `bolt.bucket` look at one by
+one.
 
-The proof only ever accepts. Where it does not (None), `bolt.image` looks at each element and
-accepts the leaf too, or says exactly what is wrong.
+The proof only ever accepts. Where anything is unusual it gives None, and the caller goes the slow
+way, which accepts the pages too or says exactly what is wrong.
 """
 
-from collections.abc import Sequence
+import mmap
 from dataclasses import dataclass
-from functools import cache
-from itertools import accumulate, islice
-from operator import add, le, lt
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from backstay.bolt.bucket import Step, Visited
 from backstay.bolt.image import ELEMENT_SIZE, FIRST_PAGE, HEADER_SIZE, Image
-from backstay.bolt.page import LEAF_PAGE
+from backstay.bolt.page import BRANCH_PAGE, LEAF_PAGE
 
-#: A batch of leaves has so many elements at most.
-MAX_ELEMENTS = 1 << 14
+#: So many elements are proven at a time at most, unless a single page has more.
+BATCH_ELEMENTS = 1 << 13
+#: A tree is divided where it has so many subtrees.
+_SUBTREES = 32
+#: Longer keys are not compared here.
+MAX_KEY_SIZE = 24
 
-_LANE_BITS = 8 * ELEMENT_SIZE
-#: What must be 0 in each lane, see `_contiguous`.
-_FORBIDDEN = 0xC0000000_C0000000_C0000000_FFFFFFFF
-_LOW = 0xFFFFFFFF
+Ints = NDArray[np.int64]
+_WORD = 8
+_WORDS = MAX_KEY_SIZE // _WORD
+_NO_LIMIT = -1
+#: For each number of bytes, a mask for the first of eight in big-endian order.
+_MASKS = np.array(
+    [(1 << 64) - (1 << (64 - 8 * size)) for size in range(_WORD + 1)], dtype=np.uint64
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys in the file.
+
+    Attributes:
+        offsets: where each begins.
+        sizes: bytes of each; -1 stands for no limit.
+    """
+
+    offsets: Ints
+    sizes: Ints
+
+    def __getitem__(self, index: Any) -> "Keys":
+        return Keys(self.offsets[index], self.sizes[index])
+
+    def then(self, other: "Keys") -> "Keys":
+        """Give these keys and others after them."""
+        return Keys(
+            np.concatenate([self.offsets, other.offsets]),
+            np.concatenate([self.sizes, other.sizes]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Subtrees that are still to be walked, in key order.
+
+    Attributes:
+        numbers: ids of their roots.
+        lows: the least key that may lie in each.
+        highs: the least key that may not.
+        depth: how many branches are above them.
+    """
+
+    numbers: Ints
+    lows: Keys
+    highs: Keys
+    depth: int
+
+    def __getitem__(self, index: slice) -> "Batch":
+        return Batch(self.numbers[index], self.lows[index], self.highs[index], self.depth)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @classmethod
+    def of(cls, number: int) -> "Batch":
+        """Give a whole tree."""
+        zero = np.zeros(1, np.int64)
+        return cls(zero + number, Keys(zero, zero), Keys(zero, zero + _NO_LIMIT), 0)
+
+    def steps(self, image: Image) -> list[Step]:
+        """Give them in the form that walks page by page use."""
+        return [
+            Step(number, _text(image.data, *low) or b"", _text(image.data, *high), self.depth)
+            for number, low, high in zip(
+                self.numbers.tolist(), _pairs(self.lows), _pairs(self.highs), strict=True
+            )
+        ]
+
+
+def _pairs(keys: Keys) -> list[tuple[int, int]]:
+    return list(zip(keys.offsets.tolist(), keys.sizes.tolist(), strict=True))
+
+
+def _text(data: mmap.mmap, offset: int, size: int) -> bytes | None:
+    return None if size == _NO_LIMIT else data[offset : offset + size]
 
 
 @dataclass(frozen=True, slots=True)
 class Leaves:
-    """Leaves that follow each other in key order, with proven element headers.
+    """Leaves that follow each other in key order; all is proven.
 
     Attributes:
-        tables: for each leaf, its element headers.
         starts: for each leaf, the offset of its first key.
         ends: for each leaf, the offset after its last value.
-        counts: for each leaf, the number of its elements.
-        spans: for each leaf, the number of its pages.
+        keys: for each element, where its key lies.
+        stops: for each element, the offset after its value, which begins where the key ends.
+        pages: how many pages the leaves take.
     """
 
-    tables: list[bytes]
-    starts: list[int]
-    ends: list[int]
-    counts: list[int]
-    spans: list[int]
-
-
-def prove(
-    image: Image, numbers: Sequence[int], lows: Sequence[bytes], high: bytes | None
-) -> Leaves | None:
-    """Prove pages to be leaves that can be read as ranges of bytes.
-
-    Args:
-        image: the file.
-        numbers: ids of the pages, as a branch gives them.
-        lows: for each page, the least key that may lie there, as that branch gives it.
-        high: the least key that may not lie in the last page.
-
-    Returns:
-        The leaves: of the pages at the beginning, as many as make a batch. None where one of
-        those is no leaf, is empty, or has anything unusual about it.
-    """
-    heads = _heads(image, numbers)
-    if heads is None:
-        return None
-    counts, spans = heads
-    size = image.page_size
-    begins = [number * size + HEADER_SIZE for number in numbers[: len(counts)]]
-    starts = [begin + ELEMENT_SIZE * count for begin, count in zip(begins, counts, strict=True)]
-    limits = [(number + span) * size for number, span in zip(numbers, spans, strict=False)]
-    if max(limits) > image.high_water * size or not all(map(le, starts, limits)):
-        return None
-    data = image.data
-    tables = [data[begin:start] for begin, start in zip(begins, starts, strict=True)]
-    if not _contiguous(tables, counts):
-        return None
-    edges = _Edges.of(image, tables, starts)
-    if not all(map(le, edges.ends, limits)):
-        return None
-    highs = [*lows[1 : len(counts)], lows[len(counts)] if len(counts) < len(lows) else high]
-    if not edges.within(lows, highs):
-        return None
-    return Leaves(tables, starts, edges.ends, counts, spans)
-
-
-def _heads(image: Image, numbers: Sequence[int]) -> tuple[list[int], list[int]] | None:
-    """Read page headers: number of elements and of pages, for as many as make a batch."""
-    if min(numbers) < FIRST_PAGE or max(numbers) >= image.high_water:
-        return None
-    data, size = image.data, image.page_size
-    starts = [number * size for number in numbers]
-    heads = b"".join([data[start : start + HEADER_SIZE] for start in starts])
-    with memoryview(heads) as view:
-        ids = view.cast("Q")[::2].tolist()
-        kinds = view.cast("H")[4::8].tolist()
-        counts = view.cast("H")[5::8].tolist()
-        overflows = view.cast("I")[3::4].tolist()
-    if ids != list(numbers) or kinds.count(LEAF_PAGE) != len(kinds) or 0 in counts:
-        return None
-    if sum(counts) > MAX_ELEMENTS:
-        fit = sum(1 for total in accumulate(counts) if total <= MAX_ELEMENTS)
-        counts, overflows = counts[:fit], overflows[:fit]
-    return (counts, [overflow + 1 for overflow in overflows]) if counts else None
-
-
-@cache
-def _lanes(pattern: int) -> int:
-    return int.from_bytes(pattern.to_bytes(ELEMENT_SIZE, "little") * MAX_ELEMENTS, "little")
-
-
-@cache
-def _inner(count: int) -> bytes:
-    """A mask for the table of one leaf: the low 32 bits of all lanes but the last."""
-    return _LOW.to_bytes(ELEMENT_SIZE, "little") * (count - 1) + bytes(ELEMENT_SIZE)
-
-
-def _contiguous(tables: list[bytes], counts: list[int]) -> bool:
-    """Whether the data of each element begin where those of the one before it end.
-
-    Taken as one little-endian number, the tables have a lane of 128 bits for each element: flags,
-    pos, ksize, vsize from the lowest bits up. Flags must be 0, and the others below 2**30: then
-    no sum of three of them leaves its 32 bits, and adding whole tables adds each lane for itself.
-    An element ends pos + ksize + vsize bytes after its header, and the next header lies 16 bytes
-    on. The last lane of each leaf is masked out, as it has no next.
-    """
-    lanes = int.from_bytes(b"".join(tables), "little")
-    if lanes & _lanes(_FORBIDDEN):
-        return False
-    inner = int.from_bytes(b"".join(map(_inner, counts)), "little")
-    lanes >>= 32
-    ends = (lanes + (lanes >> 32) + (lanes >> 64)) & inner
-    following = (lanes >> _LANE_BITS) & inner
-    return ends == following + (inner & _lanes(ELEMENT_SIZE))
+    starts: Ints
+    ends: Ints
+    keys: Keys
+    stops: Ints
+    pages: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Edges:
-    """First and last keys of leaves, and where the data of each ends; empty where unproven."""
+class Proven:
+    """The first pages of a batch, proven.
 
-    firsts: list[bytes]
-    lasts: list[bytes]
-    ends: list[int]
+    Attributes:
+        pages: how many of the batch's pages.
+        leaves: the leaves, where they are leaves.
+        below: what is below them, where they are branches.
+    """
 
-    @classmethod
-    def of(cls, image: Image, tables: list[bytes], starts: list[int]) -> "_Edges":
-        data = image.data
-        with memoryview(b"".join([table[:ELEMENT_SIZE] for table in tables])).cast("I") as first:
-            positions = first[1::4].tolist()
-            first_sizes = first[2::4].tolist()
-        if positions != [len(table) for table in tables]:
-            return cls([], [], [image.high_water * image.page_size + 1])
-        with memoryview(b"".join([table[-ELEMENT_SIZE:] for table in tables])).cast("I") as last:
-            offsets = last[1::4].tolist()
-            key_sizes = last[2::4].tolist()
-            value_sizes = last[3::4].tolist()
-        # The last header lies one element before the first key.
-        keys = [start + at - ELEMENT_SIZE for start, at in zip(starts, offsets, strict=True)]
-        values = list(map(add, keys, key_sizes))
-        return cls(
-            [data[a : a + size] for a, size in zip(starts, first_sizes, strict=True)],
-            [data[a:b] for a, b in zip(keys, values, strict=True)],
-            list(map(add, values, value_sizes)),
+    pages: int
+    leaves: Leaves | None = None
+    below: Batch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """Headers of pages, proven by themselves."""
+
+    counts: Ints
+    spans: Ints
+    tables: Ints
+    limits: Ints
+
+    @property
+    def data(self) -> Ints:
+        return self.tables + self.counts * ELEMENT_SIZE
+
+    def rows(self) -> tuple[Ints, Ints]:
+        """For each element, the number of its header in units of 16 bytes; where pages begin."""
+        firsts = np.cumsum(self.counts) - self.counts
+        rows = np.repeat(self.tables // ELEMENT_SIZE - firsts, self.counts)
+        rows += np.arange(len(rows))
+        return rows, firsts
+
+
+class Bulk:
+    """Proves batches of pages of one file.
+
+    Args:
+        image: the file.
+        visited: pages that count as seen; those that are proven are added.
+    """
+
+    def __init__(self, image: Image, visited: Visited) -> None:
+        self._image = image
+        size = len(image.data)
+        self._rows: NDArray[np.void] = np.ndarray((size // 16,), "V16", image.data)
+        self._texts: NDArray[np.void] = np.ndarray(
+            (max(size - MAX_KEY_SIZE + 1, 0),), f"V{MAX_KEY_SIZE}", image.data, 0, (1,)
+        )
+        self._seen: NDArray[np.uint8] = np.frombuffer(visited.seen, np.uint8)
+
+    def prove(self, batch: Batch) -> Proven | None:
+        """Prove the first pages of a batch, all of them leaves or all of them branches.
+
+        Returns:
+            What was proven; None where something is unusual.
+        """
+        found = self._heads(batch.numbers)
+        if found is None:
+            return None
+        kind, heads = found
+        batch = batch[: len(heads.counts)]
+        pages = np.repeat(batch.numbers - (np.cumsum(heads.spans) - heads.spans), heads.spans)
+        pages += np.arange(len(pages))
+        if self._seen[pages].any() or (np.diff(np.sort(pages)) == 0).any():
+            return None
+        leaves = self._leaves(batch, heads) if kind == LEAF_PAGE else None
+        below = self._branches(batch, heads) if kind == BRANCH_PAGE else None
+        if leaves is None and below is None:
+            return None
+        self._seen[pages] = 1
+        return Proven(len(batch), leaves, below)
+
+    def _heads(self, numbers: Ints) -> tuple[int, _Heads] | None:
+        image = self._image
+        if numbers.min() < FIRST_PAGE or numbers.max() >= image.high_water:
+            return None
+        begins = numbers * image.page_size
+        rows = self._rows[begins // 16]
+        ids = rows.view("<u8")[::2]
+        kinds, counts = rows.view("<u2")[4::8], rows.view("<u2")[5::8].astype(np.int64)
+        spans = rows.view("<u4")[3::4].astype(np.int64) + 1
+        kind = int(kinds[0])
+        fit = max(1, int(np.searchsorted(np.cumsum(counts), BATCH_ELEMENTS, "right")))
+        tables = begins + HEADER_SIZE
+        limits = (numbers + spans) * image.page_size
+        if (
+            kind not in {LEAF_PAGE, BRANCH_PAGE}
+            or (kinds != kind).any()
+            or (ids != numbers).any()
+            or (counts == 0).any()
+            or (limits > image.high_water * image.page_size).any()
+            or (tables + counts * ELEMENT_SIZE > limits).any()
+        ):
+            return None
+        return kind, _Heads(counts[:fit], spans[:fit], tables[:fit], limits[:fit])
+
+    def _leaves(self, batch: Batch, heads: _Heads) -> Leaves | None:
+        rows, firsts = heads.rows()
+        table = self._rows[rows].view("<u4").reshape(-1, 4)
+        keys = Keys(table[:, 1] + rows * ELEMENT_SIZE, table[:, 2].astype(np.int64))
+        stops = keys.offsets + keys.sizes + table[:, 3]
+        if table[:, 0].any() or not _contiguous(keys.offsets, stops, firsts, heads):
+            return None
+        if not self._ordered(keys, firsts, batch):
+            return None
+        lasts = firsts + heads.counts - 1
+        return Leaves(keys.offsets[firsts], stops[lasts], keys, stops, int(heads.spans.sum()))
+
+    def _branches(self, batch: Batch, heads: _Heads) -> Batch | None:
+        rows, firsts = heads.rows()
+        elements = self._rows[rows]
+        table = elements.view("<u4").reshape(-1, 4)
+        numbers = elements.view("<u8")[1::2]
+        keys = Keys(table[:, 0] + rows * ELEMENT_SIZE, table[:, 1].astype(np.int64))
+        stops = keys.offsets + keys.sizes
+        if not _contiguous(keys.offsets, stops, firsts, heads):
+            return None
+        if not self._ordered(keys, firsts, batch) or (numbers >= self._image.high_water).any():
+            return None
+        highs = keys[1:].then(batch.highs[-1:])
+        lasts = firsts + heads.counts - 1
+        highs.offsets[lasts] = batch.highs.offsets
+        highs.sizes[lasts] = batch.highs.sizes
+        return Batch(numbers.astype(np.int64), keys, highs, batch.depth + 1)
+
+    def _ordered(self, keys: Keys, firsts: Ints, batch: Batch) -> bool:
+        """Whether keys rise, and those of each page stay within what the branch above says."""
+        words = self._words(keys)
+        lows = self._words(batch.lows)
+        highs = self._words(batch.highs)
+        if words is None or lows is None or highs is None:
+            return False
+        lasts = np.append(firsts[1:], len(keys.sizes)) - 1
+        limited = batch.highs.sizes != _NO_LIMIT
+        return bool(
+            _less(words[:, :-1], words[:, 1:]).all()
+            and not _less(words[:, firsts], lows).any()
+            and _less(words[:, lasts[limited]], highs[:, limited]).all()
         )
 
-    def within(self, lows: Sequence[bytes], highs: Sequence[bytes | None]) -> bool:
-        """Whether the keys of each leaf lie within what the branch says."""
-        return all(map(le, lows, self.firsts)) and all(
-            high is None or last < high for last, high in zip(self.lasts, highs, strict=True)
-        )
+    def _words(self, keys: Keys) -> NDArray[np.uint64] | None:
+        """Keys as columns of numbers: padded with zeros to three words, then the size.
+
+        Columns are in the order of the keys; None where a key is too long for that.
+        """
+        offsets, sizes = keys.offsets, np.maximum(keys.sizes, 0)
+        if sizes.max() > MAX_KEY_SIZE or offsets.max() >= len(self._texts):
+            return None
+        texts = self._texts[offsets].view(">u8").reshape(-1, _WORDS)
+        words = np.empty((_WORDS + 1, len(sizes)), np.uint64)
+        words[:_WORDS] = texts.T
+        words[_WORDS] = sizes
+        shortest = int(sizes.min())
+        for index in range(shortest // _WORD, _WORDS):
+            words[index] &= _MASKS[np.minimum(np.maximum(sizes - _WORD * index, 0), _WORD)]
+        return words
 
 
-def rising(image: Image, leaves: Leaves) -> bool:
-    """Whether keys rise, in the leaves and from leaf to leaf."""
-    with memoryview(b"".join(leaves.tables)).cast("I") as words:
-        sizes = words.tolist()
-    del sizes[::4]
-    del sizes[::3]
-    # Now these are key size, value size, key size, ...; the space between the data of two leaves
-    # is added to the last value, so that the sums are offsets in the file.
-    at = 0
-    for count, end, start in zip(leaves.counts, leaves.ends, leaves.starts[1:], strict=False):
-        at += 2 * count
-        sizes[at - 1] += start - end
-    bounds = list(accumulate(sizes, initial=leaves.starts[0]))
-    data = image.data
-    keys = [data[a:b] for a, b in zip(bounds[::2], bounds[1::2], strict=False)]
-    return all(map(lt, keys, islice(keys, 1, None)))
+def divide(image: Image, visited: Visited, batch: Batch, half: int) -> Batch:
+    """Give one half of a tree.
+
+    Args:
+        image: the file.
+        visited: what is above the halves is added to it, for the first half.
+        batch: the tree.
+        half: 0 or 1.
+    """
+    top = Visited(image)
+    while len(batch) < _SUBTREES:
+        # Leaves must stay unseen: whoever reads the halves comes to them again.
+        trial = Bulk(image, Visited(image)).prove(batch)
+        if trial is None or trial.below is None or trial.pages < len(batch):
+            break
+        Bulk(image, top).prove(batch)
+        batch = trial.below
+    middle = (len(batch) + 1) // 2
+    if half == 1:
+        return batch[middle:]
+    visited.merge(bytes(top.seen))
+    return batch[:middle]
+
+
+def _contiguous(starts: Ints, stops: Ints, firsts: Ints, heads: _Heads) -> bool:
+    """Whether the data of each element begin where those of the one before it end."""
+    expected = np.empty_like(starts)
+    expected[1:] = stops[:-1]
+    expected[firsts] = heads.data
+    lasts = firsts + heads.counts - 1
+    return bool((starts == expected).all() and (stops[lasts] <= heads.limits).all())
+
+
+def _less(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Compare columns of words, the last row first."""
+    less: NDArray[np.bool_] = a[_WORDS] < b[_WORDS]
+    for one, other in zip(a[_WORDS - 1 :: -1], b[_WORDS - 1 :: -1], strict=True):
+        less &= one == other
+        less |= one < other
+    return less

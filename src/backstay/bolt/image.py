@@ -178,8 +178,17 @@ class Image:
             header += ELEMENT_SIZE
             expected = end
 
-    def children(self, page: Page, owner: str) -> tuple[list[int], list[bytes]]:
-        """Read the elements of a branch: the ids of its children, and the least key below each.
+    def children(self, page: Page, owner: str) -> list[tuple[bytes, int]]:
+        """Read the elements of a branch: the least key below each child, and its page id.
+
+        Raises:
+            DamagedError: there is none, their keys do not rise, or they leave the page.
+        """
+        numbers, keys = self.branch(page, owner)
+        return list(zip(keys, numbers, strict=True))
+
+    def branch(self, page: Page, owner: str) -> tuple[list[int], list[bytes]]:
+        """Read the elements of a branch as two lists: page ids, and the least key below each.
 
         Raises:
             DamagedError: there is none, their keys do not rise, or they leave the page.

@@ -1,148 +1,157 @@
-"""All leaves of a bucket, many at a time: the fast way to read a whole tree.
+"""All leaves of a bucket, many at a time: the way to read a whole tree.
 
-`Bucket.items` gives one element after the other; here a reader gets runs of leaves, each of them
-one range of bytes that holds its keys and values without gaps, and the element headers, proven.
-`bolt.bulk` proves plain leaves in batches; others are looked at one by one.
+`Bucket.items` gives one element after the other; here a reader gets runs of leaves. Each leaf is
+one range of bytes that holds its keys and values one after the other, without gaps: proven, with
+the order of the keys. Large files go through `bolt.bulk`; small ones, and what is unusual, are
+looked at page by page.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from backstay.bolt.bucket import Branch, Bucket, Step, Visited
-from backstay.bolt.bulk import Leaves, prove, rising
-from backstay.bolt.image import Image, Page
+from backstay.bolt.bucket import MAX_DEPTH, Bucket, Step, Visited
+from backstay.bolt.image import Element, Image, Page
 
-#: A run is handed out when it has so many bytes or leaves: enough to make a call worth its
-#: price, few enough to stay in the processor's cache.
-RUN_BYTES = 1 << 20
-RUN_LEAVES = 256
+if TYPE_CHECKING:
+    from backstay.bolt.bulk import Batch, Bulk, Ints, Leaves
+
+#: In a smaller file, looking page by page takes less time than importing numpy.
+_BULK_BYTES = 16 << 20
+#: The fast way takes so many pages at a time.
+BATCH_PAGES = 1 << 11
+#: A run is handed out when it has so many elements or bytes.
+_RUN_ELEMENTS = 1 << 12
+_RUN_BYTES = 1 << 20
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Run:
-    """Some leaves that follow each other in key order; their element headers are proven.
+    """Some leaves that follow each other in key order; all is proven.
 
     Attributes:
-        tables: for each leaf, its element headers.
         starts: for each leaf, the offset of its first key.
         ends: for each leaf, the offset after its last value.
-        counts: for each leaf, the number of its elements.
-        pages: bytes of the pages that they take.
+        keys: for each element, the offset of its key.
+        values: for each element, the offset of its value, which is where its key ends.
+        stops: for each element, the offset after its value.
+        pages: bytes of the pages that the leaves take.
     """
 
-    tables: list[bytes] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    pages: int = 0
-
-    def add(self, leaves: Leaves, page_size: int) -> None:
-        """Take in leaves."""
-        self.tables += leaves.tables
-        self.starts += leaves.starts
-        self.ends += leaves.ends
-        self.counts += leaves.counts
-        self.pages += sum(leaves.spans) * page_size
+    starts: list[int]
+    ends: list[int]
+    keys: "Sequence[int] | Ints"
+    values: "Sequence[int] | Ints"
+    stops: "Sequence[int] | Ints"
+    pages: int
 
     @property
     def elements(self) -> int:
         """Number of elements."""
-        return sum(self.counts)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it is time to hand it out."""
-        return self.pages >= RUN_BYTES or len(self.counts) >= RUN_LEAVES
+        return len(self.keys)
 
 
 class Sweep:
-    """The leaves of a bucket, or of some of its subtrees, in key order.
+    """The leaves of a bucket in key order.
 
     Args:
         bucket: whose leaves.
         visited: pages that count as seen; those of the sweep are added.
-        steps: the subtrees; default: all.
-        ordered: also prove that keys rise inside the leaves; from leaf to leaf they are always
-            proven to.
     """
 
-    def __init__(
-        self,
-        bucket: Bucket,
-        visited: Visited,
-        *,
-        steps: list[Step] | None = None,
-        ordered: bool = False,
-    ) -> None:
+    def __init__(self, bucket: Bucket, visited: Visited | None = None) -> None:
         self._bucket = bucket
         self._image: Image = bucket.image
-        self._visited = visited
-        self._steps = bucket.steps() if steps is None else steps
-        self._ordered = ordered
+        self._visited = visited or Visited(bucket.image)
 
-    def runs(self) -> Iterator[Run]:
+    @property
+    def is_large(self) -> bool:
+        """Whether the bucket lies in a large file."""
+        return not self._bucket.inline and len(self._image.data) >= _BULK_BYTES
+
+    def runs(self, half: int | None = None) -> Iterator[Run]:
         """Read the leaves.
+
+        Args:
+            half: 0 for about the first half of the leaves, 1 for the others; default: all. Pages
+                above both belong to the first; where the bucket is not large, all do.
 
         Raises:
             DamagedError: the tree is damaged, keys do not rise, or a value is a bucket.
         """
-        run = Run()
-        stack = self._steps[::-1]
+        if not self.is_large:
+            return self._walk(self._bucket.steps()) if half != 1 else iter(())
+        # numpy takes 70 ms to import, and small files do without. Its linear algebra, which is not
+        # used, would start threads, and a process with threads can't fork safely.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        from backstay.bolt import bulk  # noqa: PLC0415 - see above
+
+        batch = bulk.Batch.of(self._bucket.root)
+        if half is not None:
+            batch = bulk.divide(self._image, self._visited, batch, half)
+        return self._bulk(bulk.Bulk(self._image, self._visited), batch)
+
+    def _bulk(self, bulk: "Bulk", batch: "Batch") -> Iterator[Run]:
+        stack = [batch] if batch else []
+        limit = BATCH_PAGES
         while stack:
-            step = stack.pop()
-            page = self._bucket.visit(step, self._visited)
-            if page.is_leaf:
-                self._add_exactly(run, page, step)
-            else:
-                below = self._bucket.below(page, step)
-                done = 0
-                while leaves := self._plain(below, done):
-                    run.add(leaves, self._image.page_size)
-                    done += len(leaves.counts)
-                    if run.is_full:
-                        yield run
-                        run = Run()
-                stack.extend(below.steps(done)[::-1])
-            if run.is_full:
-                yield run
-                run = Run()
-        if run.counts:
-            yield run
+            batch = stack.pop()
+            some = batch[:limit]
+            proven = bulk.prove(some) if batch.depth <= MAX_DEPTH else None
+            if proven is None and len(some) > 1:
+                # Something is unusual: narrow it down, so that the rest still goes fast.
+                limit = (len(some) + 15) // 16
+                stack.append(batch)
+                continue
+            done = 1 if proven is None else proven.pages
+            if done < len(batch):
+                stack.append(batch[done:])
+            if proven is None:
+                yield from self._walk(some.steps(self._image))
+                continue
+            limit = min(2 * limit, BATCH_PAGES)
+            if proven.below:
+                stack.append(proven.below)
+            if proven.leaves:
+                yield self._run(proven.leaves)
 
-    def _plain(self, branch: Branch, start: int) -> Leaves | None:
-        """Prove children of a branch to be plain leaves, from `start` on."""
-        numbers = branch.numbers[start : start + RUN_LEAVES]
-        after = branch.lows[start + RUN_LEAVES :]
-        if not numbers:
-            return None
-        leaves = prove(
-            self._image,
-            numbers,
-            branch.lows[start : start + RUN_LEAVES],
-            after[0] if after else branch.high,
+    def _run(self, leaves: "Leaves") -> Run:
+        return Run(
+            leaves.starts.tolist(),
+            leaves.ends.tolist(),
+            leaves.keys.offsets,
+            leaves.keys.offsets + leaves.keys.sizes,
+            leaves.stops,
+            leaves.pages * self._image.page_size,
         )
-        if leaves is None or (self._ordered and not rising(self._image, leaves)):
-            return None
-        seen = self._visited.add_all(numbers[: len(leaves.counts)], leaves.spans)
-        return leaves if seen else None
 
-    def _add_exactly(self, run: Run, page: Page, step: Step) -> None:
-        """Add a leaf whose header is proven, looking at one element after the other."""
-        data, owner = self._image.data, self._bucket.owner
-        last = None
-        end = page.data
-        for index, element in enumerate(self._image.elements(page, owner)):
-            key = data[element.key : element.value]
-            if not step.has(key) or (last is not None and key <= last):
-                raise self._image.damaged(
-                    f"element {index} of {self._image.place(page, owner)} breaks the order of keys"
-                )
-            if element.flags:
-                raise self._bucket.nested(key, element)
-            last, end = key, element.end
-        if page.count:
-            run.tables.append(data[page.table : page.data])
-            run.starts.append(page.data)
-            run.ends.append(end)
-            run.counts.append(page.count)
-        run.pages += page.end - page.start
+    def _walk(self, steps: list[Step]) -> Iterator[Run]:
+        """Read subtrees page by page."""
+        leaves: list[Page] = []
+        elements: list[Element] = []
+        for page, step in self._bucket.walk(self._visited, steps):
+            found = [element for _, element in self._bucket.ordered(page, step)]
+            if found:
+                leaves.append(page)
+                elements += found
+            size = sum(leaf.end - leaf.start for leaf in leaves)
+            if len(elements) >= _RUN_ELEMENTS or size >= _RUN_BYTES:
+                yield _run(leaves, elements)
+                leaves, elements = [], []
+        if leaves:
+            yield _run(leaves, elements)
+
+
+def _run(leaves: list[Page], elements: list[Element]) -> Run:
+    starts = [leaf.data for leaf in leaves]
+    lasts = accumulate(leaf.count for leaf in leaves)
+    return Run(
+        starts,
+        [elements[last - 1].end for last in lasts],
+        [element.key for element in elements],
+        [element.value for element in elements],
+        [element.end for element in elements],
+        sum(leaf.end - leaf.start for leaf in leaves),
+    )
