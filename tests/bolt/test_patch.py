@@ -1,10 +1,8 @@
 """Patched files: the new contents, what is kept in place, what is wiped, what is refused."""
 
 import io
-import re
 import struct
 import subprocess
-from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -317,30 +315,18 @@ def damageable(tmp_path_factory):
 
 
 CHANGES = {b"a": Append(lambda: [(b"\xff" * 9, b"new")])}
-ORDER = re.compile("order|do not rise|outside of what")
 
 
 def outcome(folder, data):
-    """Whether the patch is refused; what is not refused must read well, but for its order."""
+    """Whether the patch is refused; what is not refused must read well."""
     source = folder / "source"
     source.write_bytes(data)
     try:
         target = patched(source, folder / "target", CHANGES)
     except BackstayError:
         return "refused"
-    with suppress_disorder():
-        read(target)
+    read(target)
     return "made"
-
-
-@contextmanager
-def suppress_disorder():
-    """Let pass what only a walk from key to key can see."""
-    try:
-        yield
-    except DamagedError as error:
-        if not ORDER.search(str(error)):
-            raise
 
 
 def parts(data):
@@ -412,12 +398,11 @@ def test_a_branch_that_leads_astray_is_refused(tmp_path, damageable):
     with BoltFile.open(write_bytes(tmp_path / "db", damageable)) as bolt:
         root, middle, *_ = bolt.bucket(b"a").edge()
         leaf = bolt.bucket(b"a").edge()[-1]
-        first = next(bolt.bucket(b"a").leaves()).number
         high_water = bolt.high_water
     assert root * 512 in branches
     for page in (root, middle):
-        # Its first child becomes the metas, itself, its parent, a leaf, a free page, none at all.
-        for child in (0, 1, root, middle, leaf, first + 1, high_water, 1 << 63):
+        # Its first child becomes the metas, itself, its parent, another leaf, none at all.
+        for child in (0, 1, root, middle, leaf, high_water, 1 << 63):
             data = put(damageable, page * 512 + 16 + 8, "<Q", child)
             assert outcome(tmp_path, data) == "refused", (page, child)
         for offset, layout, value in [(8, "<H", 2), (8, "<H", 4), (10, "<H", 0), (10, "<H", 999)]:
@@ -433,39 +418,3 @@ def test_leaves_that_overlap_are_refused(tmp_path, damageable):
             if leaf.end in leaves:
                 data = put(damageable, leaf.start + 12, "<I", leaf.overflow + 1)
                 assert outcome(tmp_path, data) == "refused"
-
-
-def with_long_table(path, bad):
-    """A file with a leaf whose element headers go on in the next block, one of them bad."""
-    held = io.BytesIO()
-    writer = PageWriter(lambda data: write_all(held, data), 4096, 2)
-    before = TreeWriter(writer)
-    before.extend(numbered(900).items())
-    other = before.finish()
-    count = 5000
-    table = b"".join(
-        struct.pack("<IIII", 0, 16 * (count - n) + 2 * n - (n == bad), 2, 0) for n in range(count)
-    )
-    keys = b"".join(n.to_bytes(2, "big") for n in range(1, count + 1))
-    page = writer.add(LEAF_PAGE, count, [table, keys], len(table) + len(keys))
-    assert page * 4096 < 1 << 17 < page * 4096 + len(table)
-    names = TreeWriter(writer, 1)
-    names.extend([(b"a", BUCKET_HEADER.pack(page, 0)), (b"o", BUCKET_HEADER.pack(other, 0))])
-    root = names.finish()
-    writer.flush()
-    return write_bytes(
-        path, metas(page_size=4096, root=root, high_water=writer.next) + held.getvalue()
-    )
-
-
-def test_a_table_that_goes_on_in_the_next_block_is_copied(tmp_path):
-    source = with_long_table(tmp_path / "source", None)
-    target = patched(source, tmp_path / "target", {b"o": Append(list)})
-    assert len(read(target)[b"a"]) == 5000
-
-
-@pytest.mark.parametrize("bad", [0, 2500, 4999])
-def test_a_table_that_goes_on_in_the_next_block_is_checked(tmp_path, bad):
-    source = with_long_table(tmp_path / "source", bad)
-    with pytest.raises(DamagedError, match=f"element {bad}"):
-        patched(source, tmp_path / "target", {b"o": Append(list)})

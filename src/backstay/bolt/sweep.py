@@ -132,7 +132,7 @@ class Sweep:
         leaves: list[Page] = []
         elements: list[Element] = []
         for page, step in self._bucket.walk(self._visited, steps):
-            found = [element for _, element in self._bucket.ordered(page, step)]
+            found = list(self._values(page, step))
             if found:
                 leaves.append(page)
                 elements += found
@@ -142,6 +142,12 @@ class Sweep:
                 leaves, elements = [], []
         if leaves:
             yield _run(leaves, elements)
+
+    def _values(self, page: Page, step: Step) -> Iterator[Element]:
+        for key, element in self._bucket.ordered(page, step):
+            if element.flags:
+                raise self._bucket.nested(key, element)
+            yield element
 
 
 def _run(leaves: list[Page], elements: list[Element]) -> Run:

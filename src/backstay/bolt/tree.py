@@ -100,10 +100,12 @@ class Edge:
         leaf: the elements of the rightmost leaf; taken once.
         branches: from the lowest level up, the children to the left of the edge, each as the
             first key under it and its page id.
+        last: the last key of the tree, above which it goes on.
     """
 
     leaf: Iterable[Element] = ()
     branches: Sequence[Sequence[tuple[bytes, int]]] = ()
+    last: bytes = b""
 
 
 @dataclass(slots=True)
@@ -147,6 +149,7 @@ class TreeWriter:
                 for key, child in children:
                     self._add_child(depth, key, child)
             self.extend(edge.leaf)
+            self._last = max(self._last, edge.last)
 
     def extend(self, elements: Iterable[Element]) -> None:
         """Add elements in the order of their keys.
