@@ -59,6 +59,7 @@ def test_wrong_aescbc_keys_that_pass_the_padding_are_found_by_the_object():
         b"x" * 13 + b"\x02\x01\x03",
         b"x" + b"\x0f" * 14 + b"\x10",
         b"x" * 14 + b"\x03\x03",
+        b"\x20" * 32,
     ],
 )
 def test_padding_is_checked_to_the_last_byte(block):
@@ -84,6 +85,13 @@ def test_every_changed_bit_of_a_sealed_value_is_found(provider):
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CheckFailedError):
             decrypt(provider, key, bytes(damaged), ETCD_KEY)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_payloads_of_every_length_are_a_typed_error(provider):
+    for length in range(70):
+        with pytest.raises(CheckFailedError):
+            read_object(decrypt(provider, bytes(32), bytes(length), ETCD_KEY))
 
 
 @pytest.mark.parametrize("provider", [*PROVIDERS, "kms", "identity", ""])

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from itertools import product
 
 import pytest
 
@@ -78,8 +79,8 @@ def test_the_newest_version_of_each_key_counts(history, expected, words):
 def test_a_version_on_a_page_without_any_known_word_still_counts():
     # Enough between them that they lie on different pages, and the later page has no header.
     filler = [(b"/registry/pods/ns/p%d" % i, bytes(400)) for i in range(60)]
-    for last in (b"in the clear", None):
-        history = [(ROUTE, under("1")), *filler, (ROUTE, last), *filler]
+    for key, last in product((ROUTE, b"odd"), (b"in the clear", None)):
+        history = [(key, under("1")), *filler, (key, last), *filler]
         with kube.made_snapshot(history) as snapshot:
             assert take(snapshot) == {}
 
@@ -110,6 +111,12 @@ def test_every_shape_of_element_is_read(lease, size, long):
     element = struct.pack(">qcq", 2, b"_", 0), kube.keyvalue(key, value, 2, lease)
     with kube.raw_snapshot([element]) as snapshot:
         assert take(snapshot) == {OLD: [(key, value)]}
+
+
+def test_long_etcd_keys_and_long_key_names_together_are_read():
+    key, name = A + b"n" * 1400, "k" * 900
+    with kube.made_snapshot([(key, under(name))]) as snapshot:
+        assert list(take(snapshot)) == [("/registry", "secrets", "aescbc", name)]
 
 
 def test_fields_in_another_order_are_read_too():

@@ -307,6 +307,12 @@ def test_a_resource_that_its_api_server_has_no_rule_for_fails():
     assert "has no key for configmaps" in proof.groups[0].reason
 
 
+def test_a_configuration_of_another_prefix_does_not_say_that_a_key_is_missing():
+    proof = prove([sealed(A)], parse(SECRETS, prefix="/kubernetes.io"))
+    assert proof.verdict is Verdict.COULD_NOT_VERIFY
+    assert prove([sealed(A)], parse(SECRETS, prefix="/registry")).verdict is Verdict.PASS
+
+
 def test_a_hosted_key_opens_more_than_secrets():
     key = b"/registry/configmaps/ns/a"
     name = hypershift_name(K)
@@ -364,6 +370,7 @@ def test_wildcards_encrypt_everything_with_an_api():
     assert {(group.resource, group.provider) for group in groups} == {
         ("secrets", "aescbc"), ("pods", "identity"),
     }  # fmt: skip
+    assert [group.resource for group in prove([pod], known).groups] == ["pods"]
 
 
 def test_of_two_keys_with_one_name_each_is_tried():
@@ -463,7 +470,8 @@ def test_promise_5_no_key_and_no_plaintext_is_in_any_text():
     with kube.made_snapshot(history) as snapshot:
         proofs = [prove_keys(snapshot, [each]) for each in (known, hosted)]
     assert {proof.verdict for proof in proofs} == {Verdict.FAIL}
-    envelopes = [read_envelope(value) for _, value in history]
+    document = b'{"apiVersion": "v1", "kind": "Secret", "data": {"a": "not-to-be-seen"}}'
+    envelopes = [read_envelope(value) for value in (document, *(value for _, value in history))]
     errors = []
     for payload in (bytes(32), bytes(7)):
         with pytest.raises(CheckFailedError) as caught:

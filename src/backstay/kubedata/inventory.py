@@ -79,7 +79,7 @@ def take_inventory(
 ) -> Inventory:
     """Find the values that are encrypted, or should be, at the snapshot's revision.
 
-    Memory: about 350 bytes for each such key.
+    Memory: about 400 bytes for each such key.
 
     Args:
         snapshot: an open snapshot.
