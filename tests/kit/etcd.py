@@ -254,6 +254,8 @@ class Etcd:
             *("--heartbeat-interval", "20" if single else "100"),
             *("--election-timeout", "200" if single else "1000"),
         ]
+        # Members may be added at once, not only when all have been connected for a while.
+        arguments.append("--strict-reconfig-check=false")
         if self.version >= (3, 5):
             arguments.append("--unsafe-no-fsync")
         if self.tls:

@@ -79,6 +79,14 @@ def flip(after: int) -> Fault:
     return fault
 
 
+def flip_trailer(messages: Messages, ended) -> Messages:
+    """One bit of the digest at the end is wrong."""
+    for message in messages:
+        if not message.remaining_bytes and len(message.blob) == 32:
+            message.blob = bytes([message.blob[0] ^ 1]) + message.blob[1:]
+        yield message
+
+
 def overfill(messages: Messages, ended) -> Messages:
     """More comes than was promised, without end."""
     yield from messages

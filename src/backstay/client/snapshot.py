@@ -23,7 +23,7 @@ from backstay.client.health import Choice
 from backstay.client.methods import SNAPSHOT
 from backstay.client.proto import rpc_pb2 as pb
 from backstay.client.secret import Secret
-from backstay.errors import ConnectionFailedError, EtcdError, EtcdUnavailableError, StreamError
+from backstay.errors import AuthenticationError, ConnectionFailedError, EtcdError, StreamError
 from backstay.report import Report
 
 TRAILER = hashlib.sha256().digest_size
@@ -85,7 +85,8 @@ def fetch(
 
     Raises:
         StreamError: no member gave a whole one.
-        EtcdError: a member refuses, as all would, or none is fit or can be reached.
+        AuthenticationError: a member does not let us, as none would.
+        EtcdError: none is fit or can be reached.
         BackstayError: whatever the sink raises; it is not tried again then.
     """
     best = choice.best
@@ -98,7 +99,9 @@ def fetch(
             report.say(f"taking a snapshot from {source.endpoint}")
         try:
             return receive(etcd, source, sink, report, max_size=max_size, attempt=attempt)
-        except (StreamError, ConnectionFailedError, EtcdUnavailableError) as error:
+        except AuthenticationError:
+            raise
+        except EtcdError as error:
             failures.append(error)
     told = "; ".join(dict.fromkeys(f.what for f in failures))
     kind = type(failures[0]) if len({type(f) for f in failures}) == 1 else StreamError
@@ -270,15 +273,16 @@ class _Stream:
             with self._connection.translated(SNAPSHOT, self._token):
                 answer: pb.SnapshotResponse | None = next(self._call, None)
                 return answer
-        except ConnectionFailedError as error:
-            raise StreamError(f"the snapshot was cut: {error.what}", error.do) from error
         except EtcdError as error:
-            if not self._stalled:
+            if self._stalled:
+                raise StreamError(
+                    f"the snapshot from {endpoint} stalled: nothing came for {self._stall:g} s",
+                    "look at the member and at the network",
+                ) from error
+            if self._first is None and not isinstance(error, ConnectionFailedError):
                 raise
-            raise StreamError(
-                f"the snapshot from {endpoint} stalled: nothing came for {self._stall:g} s",
-                "look at the member and at the network",
-            ) from error
+            # A member that dies ends its stream with one of several codes.
+            raise StreamError(f"the snapshot was cut: {error.what}", error.do) from error
         finally:
             self._waiting_since = None
 

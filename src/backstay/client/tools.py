@@ -140,6 +140,7 @@ def _look_at(path: Path, argument: str) -> Tool | str:
             errors="replace",
             timeout=_ASK_SECONDS,
             stdin=subprocess.DEVNULL,
+            env=_environment(),
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -148,6 +149,11 @@ def _look_at(path: Path, argument: str) -> Tool | str:
     if match is None:
         return f"{path}, which does not say its version"
     return Tool(path, (int(match[2]), int(match[3]), int(match[4])), match[1])
+
+
+def _environment() -> dict[str, str]:
+    """Leave out what is meant for etcd's client: options that clash with ours, and passwords."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
 
 
 def _reason(error: Exception) -> str:
@@ -216,6 +222,7 @@ def restore(
             errors="replace",
             timeout=_RESTORE_SECONDS,
             stdin=subprocess.DEVNULL,
+            env=_environment(),
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
