@@ -49,15 +49,6 @@ def test_closing_wakes_a_reader(tmp_path):
         spool.follow().read()
 
 
-def test_a_reset_forgets(tmp_path):
-    with Spool(tmp_path) as spool:
-        spool.write(b"from the first member")
-        spool.reset()
-        spool.write(b"second")
-        spool.finish()
-        assert read_all(spool.follow()) == b"second"
-
-
 def test_promise_5_the_spool_has_no_name(tmp_path):
     with Spool(tmp_path) as spool:
         spool.write(b"secret")

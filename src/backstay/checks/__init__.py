@@ -1,1 +1,1 @@
-"""One module a question about a backup. A check takes what it asks about; it finds nothing itself."""
+"""One module a question about a backup. A check takes what it asks about and finds nothing."""

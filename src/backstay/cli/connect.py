@@ -1,7 +1,6 @@
 """Turns options into the things they name: a repository, an etcd, an identity, a subject."""
 
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from backstay.client.access import Access
     from backstay.client.secret import Secret
-    from backstay.flows.fetch import Subject
+    from backstay.flows.fetch import BackupSubject, FileSubject
     from backstay.repo.catalogue import Repository
     from backstay.repo.identity import Identities
     from backstay.repo.store import Store
@@ -101,7 +100,9 @@ def is_file(subject: str) -> bool:
     return subject.startswith(("/", "./", "../")) or Path(subject).is_file()
 
 
-def subject_of(subject: str, options: dict[str, Any], *, need_identity: bool = True) -> "Subject":
+def subject_of(
+    subject: str, options: dict[str, Any], *, need_identity: bool = True
+) -> "FileSubject | BackupSubject":
     """Find what a verify, an export, a restore or a drill is about.
 
     Args:
@@ -173,12 +174,6 @@ def _user_and_password(
         return None, None
     name, colon, inline = user.partition(":")
     if colon:
-        # etcdctl takes NAME:PASSWORD; in a variable that is as good as any, in argv it is not.
-        if any(":" in word and word.endswith(user) for word in sys.argv):
-            raise UsageError(
-                "a password on the command line can be seen by every user of this machine",
-                "use --password-file, ETCDCTL_PASSWORD or the prompt",
-            )
         return name, Secret(inline)
     if password_file:
         data = read_private(Path(password_file), limit=_PASSWORD_LIMIT)

@@ -64,4 +64,4 @@ def command(
         ("Store:", opened.describe()),
     )
     session.tell(columns(rows))
-    session.tell("Next: backstay backup etcd --cluster NAME --repo " + opened.url)
+    session.tell(f"Next: backstay backup etcd --cluster NAME --repo {opened.url}")

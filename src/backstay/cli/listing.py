@@ -14,7 +14,7 @@ from backstay.cli.session import Session
 @options.talk
 @click.pass_obj
 def command(
-    session: Session, cluster: str | None, recipient: tuple[str, ...], **store: object
+    session: Session, /, *, cluster: str | None, recipient: tuple[str, ...], **store: object
 ) -> None:
     """List the backups of a repository, oldest first."""
     from backstay.cli.tables import table_of

@@ -7,6 +7,7 @@ import click
 
 from backstay.cli.session import Session
 from backstay.cli.values import Duration
+from backstay.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -169,6 +170,17 @@ def tools(function: F) -> F:
     )(function)
 
 
+def _only_a_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse etcdctl's NAME:PASSWORD where others can see it; in its variable it is taken."""
+    source = ctx.get_parameter_source(param.name or "")
+    if value and ":" in value and source is not click.core.ParameterSource.ENVIRONMENT:
+        raise UsageError(
+            "a password on the command line, or in the settings, can be seen by others",
+            "use --password-file, ETCDCTL_PASSWORD or the prompt",
+        )
+    return value
+
+
 def etcd(function: F) -> F:
     """Say how to reach a running etcd, as etcdctl's options and variables do."""
     return compose(
@@ -204,6 +216,7 @@ def etcd(function: F) -> F:
         click.option(
             "--user",
             envvar="ETCDCTL_USER",
+            callback=_only_a_name,
             help="User name.  The password comes from --password-file, ETCDCTL_PASSWORD or a"
             " prompt.  [env: ETCDCTL_USER]",
         ),

@@ -51,6 +51,11 @@ class _Task:
     def amount(self, number: float) -> str:
         return show_size(number) if self.unit == "bytes" else f"{number:.0f} {self.unit}"
 
+    def ended(self) -> str:
+        """Say how it went."""
+        took = show_duration(time.monotonic() - self.began)
+        return f"{self.name}: {self.amount(self.done)} in {took}" if self.done else self.name
+
     def line(self, now: float) -> str:
         seconds = max(now - self.began, 1e-6)
         rate = self.done / seconds
@@ -88,9 +93,7 @@ class Lines:
             case Finished(task, ok):
                 ended = self._tasks.pop(task)
                 if ok:
-                    seconds = time.monotonic() - ended.began
-                    text = f"{ended.name}: {ended.amount(ended.done)} in {show_duration(seconds)}"
-                    self._session.tell(text)
+                    self._session.tell(ended.ended())
             case Judged(check):
                 self._session.tell(verdict_line(check))
             case Said(text, warning):
@@ -210,6 +213,4 @@ class Bars:
         if not self._tasks:
             self._stop()
         if ok:
-            seconds = time.monotonic() - facts.began
-            text = f"{facts.name}: {facts.amount(facts.done)} in {show_duration(seconds)}"
-            self._console.print(escape(text), soft_wrap=True)
+            self._console.print(escape(facts.ended()), soft_wrap=True)

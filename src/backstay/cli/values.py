@@ -64,7 +64,7 @@ def show_duration(seconds: float) -> str:
     return f"{text}{secs}s"
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """A duration, in seconds."""
 
     name = "duration"
@@ -81,7 +81,7 @@ class Duration(click.ParamType):
             self.fail(f"{value!r} is no duration: write 10s or 1h30m", param, ctx)
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A size, in bytes."""
 
     name = "size"

@@ -93,7 +93,7 @@ def find_etcd(named: Path | None = None, *, least: Version = MEMBER_MINIMUM) -> 
 
 def _find(names: tuple[str, ...], named: Path | None, least: Version, do: str) -> Tool:
     unfit = []
-    for path in [named] if named else _candidates(names):
+    for path in [_named(named)] if named else _candidates(names):
         tool = _look_at(path, "--version" if names == ("etcd",) else "version")
         if isinstance(tool, Tool):
             problem = _unfit(tool, least)
@@ -112,6 +112,12 @@ def _unfit(tool: Tool, least: Version) -> str:
     if tool.program == "etcdctl" and tool.version >= _MOVED_OUT_OF_ETCDCTL:
         return "which no longer restores"
     return ""
+
+
+def _named(path: Path) -> Path:
+    """Find what the user named: a file from here, else a program on PATH."""
+    found = None if path.exists() else shutil.which(path)
+    return Path(found) if found else path.absolute()
 
 
 def _candidates(names: tuple[str, ...]) -> Iterator[Path]:

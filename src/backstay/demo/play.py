@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backstay.client.answer import Hash
-from backstay.client.etcd import Etcd, Put
+from backstay.client.answer import Hash, Put
+from backstay.client.etcd import Etcd
 from backstay.client.member import Member, scratch, serving
 from backstay.client.tools import Tool, find_etcd, find_restorer
 from backstay.demo.s3 import S3Server, s3_server

@@ -22,7 +22,7 @@ from backstay.errors import ToolError
 from backstay.files import PRIVATE, PRIVATE_DIRECTORY
 
 START_SECONDS = 20.0
-STOP_SECONDS = 5.0
+STOP_SECONDS = 1.0
 _LISTENING = re.compile(r"Starting s3 server on \[(https?)://127\.0\.0\.1:(\d+)/\]")
 
 

@@ -130,5 +130,12 @@ class BackupSubject:
     def _fetch(self, stored: ObjectEntry, spool: Spool, report: Report) -> None:
         store, config = self.repository.store, self.repository.config
         with report.task("fetching", stored.stored_size) as progress:
-            unseal(store, stored, spool, self.identities, config.encryption, progress)
+            unseal(
+                store,
+                stored,
+                spool,
+                identities=self.identities,
+                encryption=config.encryption,
+                progress=progress,
+            )
         spool.finish()

@@ -11,11 +11,11 @@ from typing import Self
 
 from backstay.flows.beside import Beside
 from backstay.flows.spool import Follower, Spool
-from backstay.repo.sealing import Sealed
+from backstay.repo.manifest import ObjectEntry
 from backstay.report import Report
 
 #: Seals what a follower reads into the object of the given number.
-Seal = Callable[[Follower, int], Sealed]
+Seal = Callable[[Follower, int], ObjectEntry]
 
 
 class Intake:
@@ -81,7 +81,7 @@ class Intake:
         self._drop()
         self._begin()
 
-    def finish(self, report: Report) -> Sealed:
+    def finish(self, report: Report) -> ObjectEntry:
         """Say that all has come, and wait until it is in the store.
 
         Raises:

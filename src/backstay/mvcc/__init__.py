@@ -1,1 +1,1 @@
-"""What etcd keeps in its bolt file: snapshots, revisions, leases, HashKV. No network, no process."""
+"""What etcd keeps in its bolt file: revisions, leases, HashKV. No network, no process."""

@@ -1,0 +1,133 @@
+"""Proving that a snapshot file or a stored backup is whole, and writing down what was found."""
+
+from contextlib import ExitStack
+
+from backstay.checks.question import Answer, ask, failed, passed
+from backstay.checks.stored import stored
+from backstay.checks.transfer import transfer
+from backstay.clock import Clock
+from backstay.errors import BackstayError, DamagedError
+from backstay.flows.examine import Findings, look_into
+from backstay.flows.fetch import BackupSubject, FileSubject
+from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.manifest import CheckEntry, SnapshotEntry
+from backstay.repo.note import VERIFY, Note
+from backstay.report import Check, Report, Verdict
+
+
+def verify_file(subject: FileSubject, *, clock: Clock, report: Report) -> tuple[Check, ...]:
+    """Ask of a snapshot file what can be asked of it alone.
+
+    Raises:
+        BackstayError: the file can't be read.
+    """
+    try:
+        with subject.opened(report) as snapshot:
+            found = look_into(snapshot, clock, report)
+    except DamagedError as error:
+        # What does not even open has no place in the other questions.
+        broken = Check(name="structure", verdict=Verdict.FAIL, detail=str(error), seconds=0.0)
+        return _judged((broken,), report)
+    return _judged((_transfer(found, clock), *found.checks), report)
+
+
+def _transfer(found: Findings, clock: Clock) -> Check:
+    """Hold the file to its own SHA-256: how it came here is not known any more."""
+    trailer, sha256 = found.trailer, found.sha256
+    return ask("transfer", lambda: transfer(trailer, sha256=sha256, received=sha256), clock)
+
+
+def verify_backup(
+    subject: BackupSubject, *, read_data: bool, clock: Clock, report: Report
+) -> tuple[Check, ...]:
+    """Ask of a backup whether the store still has it, and with `read_data` what is in it.
+
+    The verdicts are written beside the manifest; where that is refused, a warning says so.
+
+    Args:
+        subject: the backup; with its identities where `read_data` is asked for.
+        read_data: whether to decrypt, and to ask structure and content again.
+        clock: for durations and the note's date.
+        report: is told each verdict.
+    """
+    began = clock.monotonic()
+    checks = [_stored(subject.repository, subject.entry, clock, report)]
+    if read_data:
+        checks += _inside(subject, clock, report)
+    result = _judged(tuple(checks), report)
+    seconds = clock.monotonic() - began
+    write_down(subject, VERIFY, result, seconds=seconds, clock=clock, report=report)
+    return result
+
+
+def _stored(repository: Repository, entry: Entry, clock: Clock, report: Report) -> Check:
+    with report.task("reading what is stored", entry.manifest.stored_size) as progress:
+        objects = entry.manifest.objects
+        return ask("stored", lambda: stored(repository.store, objects, progress), clock)
+
+
+def _inside(subject: BackupSubject, clock: Clock, report: Report) -> list[Check]:
+    """Decrypt, and ask what can be asked of the snapshot."""
+    with ExitStack() as stack:
+        opened = []
+
+        def unsealed() -> Answer:
+            opened.append(stack.enter_context(subject.opened(report)))
+            return passed("decrypted, unpacked, and equal to what was sealed by size and SHA-256")
+
+        checks = [ask("sealed", unsealed, clock)]
+        if opened:
+            found = look_into(opened[0], clock, report)
+            checks += [
+                _transfer(found, clock),
+                *found.checks,
+                ask("figures", lambda: _figures(found, subject.snapshot), clock),
+            ]
+        return checks
+
+
+def _figures(found: Findings, snapshot: SnapshotEntry) -> Answer:
+    """Compare what the file says now with what the manifest says of it."""
+    if found.status is None or found.hashkv is None:
+        raise DamagedError("the figures can't be had: see structure")
+    pairs = {
+        "hash": (found.status.hash, snapshot.hash),
+        "keys": (found.status.total_keys, snapshot.total_keys),
+        "HashKV": (found.hashkv.hash, snapshot.hashkv.hash),
+        "revision": (found.hashkv.revision, snapshot.hashkv.revision),
+    }
+    wrong = [
+        f"{name} {mine}, not {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs
+    ]
+    if wrong:
+        return failed(f"the file differs from its manifest: {'; '.join(wrong)}")
+    return passed(f"HashKV {found.hashkv.hash} at revision {found.hashkv.revision}, as recorded")
+
+
+def _judged(checks: tuple[Check, ...], report: Report) -> tuple[Check, ...]:
+    for check in checks:
+        report.judge(check)
+    return checks
+
+
+def write_down(
+    subject: BackupSubject,
+    action: str,
+    checks: tuple[Check, ...],
+    *,
+    seconds: float,
+    clock: Clock,
+    report: Report,
+) -> None:
+    """Put verdicts beside the manifest; who may only read can still look."""
+    note = Note(
+        backup=subject.name,
+        action=action,
+        at=clock.now(),
+        seconds=round(seconds, 3),
+        checks=tuple(CheckEntry.of(check) for check in checks),
+    )
+    try:
+        subject.repository.add(note)
+    except BackstayError as error:
+        report.warn(f"the verdicts could not be written beside the manifest: {error}")
