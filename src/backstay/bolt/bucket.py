@@ -88,12 +88,19 @@ class Visited:
         Raises:
             DamagedError: one of them has been seen before.
         """
-        end = page.number + page.overflow + 1
-        if self.seen.find(1, page.number, end) >= 0:
+        self.add_pages(page.number, page.overflow + 1, owner)
+
+    def add_pages(self, number: int, span: int, owner: str) -> None:
+        """Note pages that follow each other.
+
+        Raises:
+            DamagedError: one of them has been seen before.
+        """
+        if self.seen.find(1, number, number + span) >= 0:
             raise self._image.damaged(
-                f"page {page.number} of {owner} is reached twice, or overlaps another page"
+                f"page {number} of {owner} is reached twice, or overlaps another page"
             )
-        self.seen[page.number : end] = b"\1" * (page.overflow + 1)
+        self.seen[number : number + span] = b"\1" * span
 
     def merge(self, other: bytes) -> None:
         """Take in what another walk has seen.
