@@ -9,18 +9,13 @@ create-only puts; moto's server (`with s3.conditional() as server`) honours them
 """
 
 import datetime as dt
-import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from backstay.demo.s3 import S3Server, ServerCertificate, s3_server
 from kit import needs
+from kit.certificates import LOCAL, Authority, days
 
 BUCKET = "backups"
 
@@ -38,67 +33,18 @@ def over_tls(
 
 
 def throw_away_certificate(
-    folder: Path, *, address: str = "127.0.0.1", valid: dt.timedelta = dt.timedelta(days=2)
+    folder: Path, *, hosts: Sequence[str] = LOCAL, end: dt.datetime | None = None
 ) -> ServerCertificate:
-    """Make an authority and a server's certificate for one IP address.
+    """Make an authority and a server's certificate.
 
     Args:
         folder: where the files go.
-        address: the address that the certificate names.
-        valid: until when from now; a negative time makes one that has run out.
+        hosts: the names and addresses that the certificate is for.
+        end: until when it is valid; a time in the past makes one that has run out.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    start, end = sorted((_now() - dt.timedelta(days=3), _now() + valid))
-    authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    authority_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "throw-away authority")])
-    authority = (
-        _certificate(authority_name, authority_name, authority_key, start, _now() + abs(valid))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(authority_key, hashes.SHA256())
-    )
-    server = (
-        _certificate(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "s3")]),
-            authority_name,
-            key,
-            start,
-            end,
-        )
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(authority_key, hashes.SHA256())
-    )
-    files = ServerCertificate(folder / "server.pem", folder / "server.key", folder / "ca.pem")
-    files.certificate.write_bytes(server.public_bytes(serialization.Encoding.PEM))
-    files.authority.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    files.key.touch(0o600)
-    files.key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return files
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)
-
-
-def _certificate(subject, issuer, key, start, end) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-    )
+    authority = Authority.make(start=days(-9))
+    certificate, key = authority.issue("s3", hosts=hosts, start=days(-8), end=end).write(folder)
+    return ServerCertificate(certificate, key, authority.write(folder))
 
 
 @contextmanager

@@ -5,7 +5,8 @@ all, and tells the time by its own clock. Everything above it takes a `Store`; w
 is decided once, from the repository's URL (`url.open_store`).
 
 Border: names. A store takes paths of the grammar below and nothing else, so that neither a
-manifest nor a user can reach out of it.
+manifest nor a user can reach out of it. No object's path may be the folder of another's: a
+directory can't keep both.
 """
 
 import re

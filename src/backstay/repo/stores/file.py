@@ -231,7 +231,7 @@ class FileStore:
                 for name in names:
                     if create:
                         _make_folder(fd, name)
-                    below = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+                    below = _step(fd, name, create=create)
                     os.close(fd)
                     fd = below
             except BaseException:
@@ -309,6 +309,18 @@ def _publish(folder: int, draft: _Draft, name: str) -> None:
         if _exists(folder, name):
             raise FileExistsError from error
         os.rename(draft.hidden, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _step(folder: int, name: str, *, create: bool) -> int:
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except NotADirectoryError:
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from None
+        if not create and stat.S_ISREG(mode):
+            raise FileNotFoundError from None  # an object: nothing lies below it
+        raise
 
 
 def _make_root(root: Path) -> None:

@@ -42,7 +42,8 @@ PART_SIZE = 8 << 20
 _PARTS_AT_ONCE = 4
 _PIECE = 1 << 20
 _CLOCK = "clock"
-_CONNECT = timedelta(seconds=5)
+_DAY = 24 * 3600.0
+_RETRIES = 8
 _FAILURES = (BaseError, OSError, ValueError)
 
 RESIDUE = (
@@ -75,23 +76,49 @@ class Bucket:
     authorities: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to wait, in seconds.
+
+    Attributes:
+        connect: for a connection.
+        answer: for the whole of a small request.
+        part: for the whole of a part of an upload, 8 MiB; four are under way at a time, so a
+            line of 2.2 Mbit/s is enough.
+        silence: for the next bytes of a download.
+        patience: no small request is begun again after this; a dead endpoint costs up to
+            `patience + connect`, a silent one `answer` or `patience`, whichever is more.
+        perseverance: no part, and no download, is begun again after this.
+    """
+
+    connect: float = 5
+    answer: float = 20
+    part: float = 120
+    silence: float = 60
+    patience: float = 15
+    perseverance: float = 60
+
+
 class S3Store:
     """A store in an S3 bucket.
 
     Args:
         bucket: where it is and how it is reached.
+        limits: how long to wait.
 
     Raises:
         StoreError: the settings can't be used.
     """
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, limits: Limits | None = None) -> None:
+        limits = limits or Limits()
         self._bucket = bucket
-        # A dead endpoint costs less than 30 s, a silent one 20.
-        self._small = self._client(timeout=20, retries=6, patience=15)
-        # A part of 8 MiB in 120 s, four at a time: a line of 2.2 Mbit/s is enough.
-        self._upload = self._client(timeout=120, retries=8, patience=60)
-        self._download = self._client(timeout=24 * 3600, retries=8, patience=60, silence=60)
+        self._connect = limits.connect
+        self._small = self._client(timeout=limits.answer, patience=limits.patience)
+        self._upload = self._client(timeout=limits.part, patience=limits.perseverance)
+        self._download = self._client(
+            timeout=_DAY, patience=limits.perseverance, silence=limits.silence
+        )
 
     def __repr__(self) -> str:
         return f"S3Store({self.url!r})"
@@ -234,13 +261,13 @@ class S3Store:
         return ()
 
     def _client(
-        self, *, timeout: int, retries: int, patience: int, silence: int | None = None
+        self, *, timeout: float, patience: float, silence: float | None = None
     ) -> obstore.store.S3Store:
         bucket = self._bucket
         client: ClientConfig = {
             "allow_http": bucket.allow_http,
             "allow_invalid_certificates": False,
-            "connect_timeout": _CONNECT,
+            "connect_timeout": timedelta(seconds=self._connect),
             "timeout": timedelta(seconds=timeout),
             "user_agent": "backstay",
         }
@@ -249,7 +276,7 @@ class S3Store:
         if bucket.authorities:
             client["root_certificate"] = bucket.authorities
         retry: RetryConfig = {
-            "max_retries": retries,
+            "max_retries": _RETRIES,
             "retry_timeout": timedelta(seconds=patience),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=200),
