@@ -21,6 +21,7 @@ LEADER = 1
 def member(number, **more):
     """A healthy member; number 1 leads."""
     alarms = frozenset(more.pop("alarms", ()))
+    elsewhere = frozenset(more.pop("elsewhere", ()))
     cluster = more.pop("cluster", 7)
     status = Status(
         endpoint=parse_endpoint(f"https://m{number}:2379"),
@@ -40,7 +41,11 @@ def member(number, **more):
         },
     )
     return MemberHealth(
-        endpoints=(status.endpoint,), status=status, name=f"m{number}", alarms=alarms
+        endpoints=(status.endpoint,),
+        status=status,
+        name=f"m{number}",
+        alarms=alarms,
+        elsewhere=elsewhere,
     )
 
 
@@ -102,6 +107,12 @@ def test_nospace_is_a_warning_since_its_snapshot_is_whole():
     choice = choose([member(1), member(2, alarms={"NOSPACE"})])
     assert order(choice) == [2, 1]
     assert "m2 (https://m2:2379) has the alarm NOSPACE" in choice.warnings[0]
+
+
+def test_an_alarm_of_another_member_is_told_since_the_snapshot_has_it():
+    choice = choose([member(1, alarms={"CORRUPT"}), member(2, elsewhere={"CORRUPT"})])
+    assert order(choice) == [2]
+    assert "m2 (https://m2:2379) is in a cluster with the alarm CORRUPT" in choice.warnings[0]
 
 
 def test_without_a_leader_the_foremost_comes_first():
@@ -239,5 +250,6 @@ def test_alarms_are_known_without_a_leader(tmp_path):
                     etcd.put(b"k%d" % number, b"x" * 10_000)
             cluster.members[1].kill()
             found = survey(etcd)
-    assert "NOSPACE" in found.members[0].alarms
+    (one,) = found.members
+    assert one.alarms | one.elsewhere == {"NOSPACE"}
     assert "alarms are known from the members' own status alone" in found.notes[-1]

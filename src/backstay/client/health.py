@@ -35,6 +35,7 @@ class MemberHealth:
         error: why it could not be reached; empty where it was.
         name: its name; empty where the member list was not to be had.
         alarms: those that stand against it.
+        elsewhere: those that stand against other members; a snapshot of this one has them too.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -42,6 +43,7 @@ class MemberHealth:
     error: str = ""
     name: str = ""
     alarms: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
 
     @property
     def title(self) -> str:
@@ -187,8 +189,9 @@ def _named(health: MemberHealth, names: dict[int, str], alarms: Iterable[Alarm])
         return health
     member = health.status.header.member_id
     # etcd raises CORRUPT for member 0 where it can't tell which one is.
-    kinds = frozenset(a.kind for a in alarms if a.member_id in {member, 0})
-    return replace(health, name=names.get(member, ""), alarms=kinds)
+    own = frozenset(a.kind for a in alarms if a.member_id in {member, 0})
+    others = frozenset(a.kind for a in alarms) - own
+    return replace(health, name=names.get(member, ""), alarms=own, elsewhere=others)
 
 
 def choose(
@@ -247,10 +250,11 @@ def _rank(opinion: Opinion) -> tuple[bool, int, int]:
 
 
 def _warnings(member: MemberHealth, status: Status, assumed: int | None) -> Iterable[str]:
-    if "NOSPACE" in member.alarms:
+    for alarm in sorted(member.alarms | member.elsewhere):
+        whose = "has" if alarm in member.alarms else "is in a cluster with"
         yield (
-            "has the alarm NOSPACE: etcd refuses writes; a snapshot of it is whole, and a copy"
-            " restored from it refuses writes too until the alarm is gone"
+            f"{whose} the alarm {alarm}: a snapshot of it is whole, but it holds the alarm, and a"
+            " copy restored from it refuses requests until that is gone"
         )
     if not status.leader:
         yield "has no leader: what it has may be older than what others had agreed on"

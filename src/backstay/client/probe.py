@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 
@@ -118,15 +119,16 @@ def _over_tls(
 ) -> EtcdError | None:
     name = tls.server_name or endpoint.server_name
     try:
-        with _context(tls).wrap_socket(raw, server_hostname=name) as session:
-            # From TLS 1.3 on, a server tells only after the handshake that it does not like
-            # our certificate. One that does begins with its SETTINGS.
-            session.recv(512)
-            if session.selected_alpn_protocol() == "h2":
-                return None
-            return ConnectionFailedError(
-                f"{endpoint} speaks TLS, but not HTTP/2", "is it an etcd's client port"
-            )
+        session = _Session(raw, _context(tls), name)
+        session.do(session.tls.do_handshake)
+        # From TLS 1.3 on, a server tells only after the handshake that it does not like
+        # our certificate. One that does begins with its SETTINGS.
+        session.do(lambda: session.tls.read(512))
+        if session.tls.selected_alpn_protocol() == "h2":
+            return None
+        return ConnectionFailedError(
+            f"{endpoint} speaks TLS, but not HTTP/2", "is it an etcd's client port"
+        )
     except TimeoutError:
         return _silent(endpoint)
     except ssl.SSLCertVerificationError as error:
@@ -146,6 +148,32 @@ def _no_tls(endpoint: Endpoint, address: Endpoint, reason: str) -> EtcdError:
     return ConnectionFailedError(
         f"{endpoint} does not speak TLS as etcd does ({reason})", "is it an etcd's client port"
     )
+
+
+class _Session:
+    """TLS over a socket that stays ours: ssl's own wrapper leaks it where the peer resets."""
+
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext, name: str | None) -> None:
+        self._raw = raw
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+
+    def do(self, step: Callable[[], object]) -> None:
+        """Take a step, with as many exchanges as it needs."""
+        done = False
+        while not done:
+            try:
+                step()
+                done = True
+            except ssl.SSLWantReadError:
+                pass
+            self._raw.sendall(self._outgoing.read())
+            if not done:
+                data = self._raw.recv(1 << 14)
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
 
 
 def _speaks_plain(address: Endpoint) -> bool:
@@ -187,8 +215,10 @@ def _shown(address: Endpoint, tls: Tls) -> bytes:
         # Up to TLS 1.2, a server that wants one ends the handshake before we could look.
         _load(context, tls.certificate, tls.key)
     try:
-        with closing(_dial(address, 2.0)) as raw, context.wrap_socket(raw) as session:
-            return session.getpeercert(binary_form=True) or b""
+        with closing(_dial(address, 2.0)) as raw:
+            session = _Session(raw, context, None)
+            session.do(session.tls.do_handshake)
+            return session.tls.getpeercert(binary_form=True) or b""
     except OSError:
         return b""
 
