@@ -17,9 +17,12 @@ def test_a_drill_restores_compares_and_is_remembered(cli, made, tmp_path):
     spool.mkdir()
     done = cli("drill", "prod/latest", "--spool-dir", spool, "--json").json
     assert {check["name"]: check["verdict"] for check in done["checks"]} == {
+        "fetch": "PASS",
+        "restore": "PASS",
         "hashkv": "PASS",
         "keys": "PASS",
         "samples": "PASS",
+        "restore-bumped": "PASS",
         "watch": "PASS",
         "writes": "PASS",
     }
@@ -45,3 +48,12 @@ def test_a_missing_etcd_is_told_before_anything_is_fetched(cli, made, file_repo)
     done = cli("drill", made["id"], "--etcd", "./nowhere", expect=1)
     assert "./nowhere" in done.err or "nowhere" in done.err
     assert "--etcd" in done.err
+
+
+def test_promise_4_a_copy_that_does_not_start_is_no_pass(cli, made):
+    etcd = cli.folder / "etcd"
+    etcd.write_text("#!/bin/sh\necho etcd Version: 3.5.1\n[ $1 = --version ] || exit 1\n")
+    etcd.chmod(0o755)
+    done = cli("drill", made["id"], "--etcd", "./etcd", "--json", expect=4)
+    assert {c["name"]: c["verdict"] for c in done.json["checks"]}["restore"] == "COULD NOT VERIFY"
+    assert "verified" in cli("list").out

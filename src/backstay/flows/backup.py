@@ -12,22 +12,18 @@ from backstay.checks.stored import stored
 from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
-from backstay.errors import BackstayError, RefusedError
+from backstay.errors import BackstayError, DamagedError, RefusedError
 from backstay.flows.examine import Findings, look_into
 from backstay.flows.intake import Intake
 from backstay.flows.source import Source
 from backstay.flows.spool import Follower
-from backstay.mvcc.snapshot import Snapshot
+from backstay.mvcc.hashkv import HashKV
+from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
+from backstay.mvcc.status import Status
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
-from backstay.repo.manifest import (
-    CheckEntry,
-    HashKV,
-    Manifest,
-    ObjectEntry,
-    SnapshotEntry,
-    figures,
-)
+from backstay.repo.manifest import CheckEntry, Manifest, ObjectEntry, SnapshotEntry, figures
+from backstay.repo.manifest import HashKV as HashKVEntry
 from backstay.repo.name import Run
 from backstay.repo.sealing import Sealing, seal
 from backstay.report import Check, Report
@@ -152,27 +148,37 @@ def _checks(
 def _entry(
     snapshot: Snapshot, found: Findings, received: Received, entry: ObjectEntry
 ) -> SnapshotEntry:
-    header = received.source.header
+    """Describe what came; where it is too damaged for a figure, that one is 0."""
+    source, header = received.source, received.source.header
+    status = found.status or Status(hash=0, revision=0, total_keys=0, total_size=0)
+    hashkv = found.hashkv or HashKV(hash=0, revision=0, compact_revision=NEVER_COMPACTED)
     return SnapshotEntry(
         name=NAME,
         # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.
         lineage=secrets.token_hex(8),
-        revision=snapshot.revision,
-        compact_revision=snapshot.compact_revision,
-        etcd_version=received.source.version,
+        revision=hashkv.revision or header.revision,
+        compact_revision=hashkv.compact_revision,
+        etcd_version=source.version,
         cluster_id=f"{header.cluster_id:x}",
         raft_term=header.raft_term,
-        raft_index=snapshot.consistent_index or received.source.raft_applied_index,
-        hash=found.status.hash,
-        total_keys=found.status.total_keys,
-        total_size=found.status.total_size,
-        hashkv=HashKV(
-            hash=found.hashkv.hash,
-            revision=found.hashkv.revision,
-            compact_revision=found.hashkv.compact_revision,
+        raft_index=_raft_index(snapshot) or source.raft_applied_index,
+        hash=status.hash,
+        total_keys=status.total_keys,
+        total_size=status.total_size,
+        hashkv=HashKVEntry(
+            hash=hashkv.hash,
+            revision=hashkv.revision,
+            compact_revision=hashkv.compact_revision,
         ),
         object=entry.path,
     )
+
+
+def _raft_index(snapshot: Snapshot) -> int | None:
+    try:
+        return snapshot.consistent_index
+    except DamagedError:
+        return None
 
 
 def _sweep(repository: Repository, report: Report) -> None:

@@ -7,12 +7,12 @@ off in both copies, which nobody can reach but us.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backstay.checks import restored
-from backstay.checks.question import Answer, ask
+from backstay.checks.question import Answer, ask, passed
 from backstay.client.etcd import Etcd
 from backstay.client.member import scratch, serving
 from backstay.client.tools import Membership, Tool, find_etcd, find_restorer, restore
@@ -77,33 +77,86 @@ def drill(
         clock: measures.
         report: is told each verdict.
 
-    Raises:
-        DamagedError: the backup is damaged.
-        ToolError: the copy does not start.
+    What is damaged is a FAIL; a copy that can't be made or does not start is COULD NOT VERIFY,
+    since that may be the tools' or this machine's fault.
     """
-    began = clock.monotonic()
-    checks: list[Check] = []
+    play = _Play(tools, workplace, clock, report)
+    with ExitStack() as stack:
+        snapshot = play.opened(stack, subject)
+        if snapshot is not None:
+            play.exact(snapshot)
+            play.bumped(snapshot)
+    report.say(f"restored in {play.seconds:.1f} s")
+    return Drilled(checks=tuple(play.checks), seconds=play.seconds, etcd=str(play.tools.etcd))
 
-    def put(name: str, question: Callable[[], Answer]) -> None:
-        check = ask(name, question, clock)
-        checks.append(check)
-        report.judge(check)
 
-    with subject.opened(report) as snapshot:
-        # What the file itself says of its version counts, where nothing was known before.
-        least = needed(snapshot.cluster_version, snapshot.storage_version)
-        server = tools.etcd if tools.etcd.version >= least else find_etcd(None, least=least)
-        fit = Tools(etcd=server, etcdutl=tools.etcdutl)
-        with copy(snapshot, EXACT, fit, workplace, report) as (etcd, _):
-            seconds = clock.monotonic() - began
-            put("hashkv", lambda: restored.hashkv(snapshot, etcd))
-            put("keys", lambda: restored.keys(snapshot, etcd))
-            put("samples", lambda: restored.samples(snapshot, etcd))
-        with copy(snapshot, BUMPED, fit, workplace, report) as (etcd, exported):
-            put("watch", lambda: restored.watch(snapshot, etcd))
-            put("writes", lambda: restored.writes(exported.revision, etcd))
-    report.say(f"restored in {seconds:.1f} s")
-    return Drilled(checks=tuple(checks), seconds=seconds, etcd=str(server))
+class _Play:
+    """One drill, and what it has found so far."""
+
+    def __init__(self, tools: Tools, workplace: Path, clock: Clock, report: Report) -> None:
+        self.tools = tools
+        self.checks: list[Check] = []
+        self.seconds = 0.0
+        self._workplace = workplace
+        self._clock = clock
+        self._report = report
+        self._began = clock.monotonic()
+
+    def _put(self, name: str, question: Callable[[], Answer]) -> None:
+        check = ask(name, question, self._clock)
+        self.checks.append(check)
+        self._report.judge(check)
+
+    def opened(self, stack: ExitStack, subject: Subject) -> Snapshot | None:
+        """Fetch the backup; what is damaged is a verdict, and the end of the drill."""
+        found: list[Snapshot] = []
+
+        def fetch() -> Answer:
+            snapshot = stack.enter_context(subject.opened(self._report))
+            # What the file itself says of its version counts, where nothing was known before.
+            least = needed(snapshot.cluster_version, snapshot.storage_version)
+            if self.tools.etcd.version < least:
+                self.tools = replace(self.tools, etcd=find_etcd(None, least=least))
+            found.append(snapshot)
+            return passed(f"{subject.name} is here")
+
+        self._put("fetch", fetch)
+        return found[0] if found else None
+
+    def exact(self, snapshot: Snapshot) -> None:
+        """Restore the history as it was, and compare."""
+        with ExitStack() as stack:
+            served = self._served(stack, snapshot, EXACT, "restore")
+            if served is None:
+                return
+            self.seconds = self._clock.monotonic() - self._began
+            etcd, _ = served
+            self._put("hashkv", lambda: restored.hashkv(snapshot, etcd))
+            self._put("keys", lambda: restored.keys(snapshot, etcd))
+            self._put("samples", lambda: restored.samples(snapshot, etcd))
+
+    def bumped(self, snapshot: Snapshot) -> None:
+        """Restore as `restore` does, and see that clients are told."""
+        with ExitStack() as stack:
+            served = self._served(stack, snapshot, BUMPED, "restore-bumped")
+            if served is None:
+                return
+            etcd, exported = served
+            self._put("watch", lambda: restored.watch(snapshot, etcd))
+            self._put("writes", lambda: restored.writes(exported.revision, etcd))
+
+    def _served(
+        self, stack: ExitStack, snapshot: Snapshot, edits: Edits, name: str
+    ) -> tuple[Etcd, Exported] | None:
+        found: list[tuple[Etcd, Exported]] = []
+
+        def serve() -> Answer:
+            made = copy(snapshot, edits, self.tools, self._workplace, self._report)
+            found.append(stack.enter_context(made))
+            return passed(f"{self.tools.etcd} serves it")
+
+        self._put(name, serve)
+        return found[0] if found else None
 
 
 @contextmanager

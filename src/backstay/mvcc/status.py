@@ -170,8 +170,8 @@ def _table(status: Status) -> str:
 
 
 def _centred(text: str, width: int) -> str:
-    """Centre as etcdutl's table writer does: the odd space goes to the left."""
-    left = (width - len(text) + 1) // 2
+    """Centre as etcdutl's table writer does: the odd space goes to the right."""
+    left = (width - len(text)) // 2
     return (" " * left + text).ljust(width)
 
 
