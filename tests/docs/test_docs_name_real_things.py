@@ -19,7 +19,7 @@ def commands(page):
         for line in (block or span).replace("\\\n", " ").splitlines():
             found = re.search(r"(?:^|[\s(|])(backstay [a-z].*)$", line.strip())
             if found:
-                yield found[1].strip()
+                yield re.split(r" [|;&]", re.sub(r"\$\([^)]*\)", "X", found[1]))[0].strip()
 
 
 def command_of(words):

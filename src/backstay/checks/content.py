@@ -8,7 +8,7 @@ NAME = "content"
 
 
 def content(found: Content | DamagedError | None) -> Answer:
-    """Judge what the look into bucket `key` came to; None: the structure was too damaged to look."""
+    """Judge what the look into bucket `key` came to; None: there was no looking."""
     if found is None:
         return unknown("the structure is too damaged to look")
     if isinstance(found, DamagedError):

@@ -1,4 +1,4 @@
-"""Looking into a snapshot: every question that the file alone can answer, in as few passes as go."""
+"""Looking into a snapshot: every question that the file alone can answer, in few passes."""
 
 from dataclasses import dataclass
 

@@ -1,0 +1,133 @@
+"""Every block of commands in the docs is run: on a real etcd, a real S3 server, real files.
+
+A page is one script, its `sh` blocks in their order, run by bash with -euo pipefail. Names that
+only stand for something (an address, a path) are replaced by what the test has.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kit import needs, s3
+from kit.cli import Cli, etcd_variables
+from kit.etcd import Etcd
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+#: Run by CI itself, or by a test of its own.
+ELSEWHERE = re.compile(r"^make [a-z]+$", re.MULTILINE)
+
+
+def script(page):
+    blocks = []
+    for indent, block in BLOCK.findall((ROOT / page).read_text()):
+        lines = [line.removeprefix(indent) for line in block.splitlines()]
+        blocks.append(ELSEWHERE.sub("", "\n".join(lines)))
+    assert blocks, f"{page} has no commands"
+    return "\n".join(blocks)
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory):
+    with Etcd.start(tmp_path_factory.mktemp("docs-etcd")) as etcd:
+        for number in range(20):
+            etcd.ctl("put", f"k{number}", "value")
+        yield etcd
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with s3.over_tls(tmp_path_factory.mktemp("docs-s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """A PATH with this backstay, and etcd's own tools in one version."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python3").symlink_to(sys.executable)
+    for name in ("backstay", "etcd", "etcdctl", "etcdutl"):
+        (folder / name).symlink_to(needs.binary(name))
+    for name in ("age", "zstd"):
+        (folder / name).symlink_to(needs.binary(name))
+    return f"{folder}:/usr/bin:/bin"
+
+
+def run(page, folder, path, variables, replaced):
+    text = script(page)
+    for old, new in replaced.items():
+        assert old in text, f"{page} does not say {old} any more"
+        text = text.replace(old, new)
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    done = subprocess.run(
+        ["bash", "-euxo", "pipefail", "-c", text],
+        cwd=home,
+        env={"PATH": path, "HOME": str(home), "TMPDIR": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return home
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/etcd.md"])
+def test_backing_up_and_restoring(page, tmp_path, etcd, server, programs):
+    pki = etcd_variables(etcd, tmp_path / "pki")
+    replaced = {
+        "https://etcd-0.example.com:2379": etcd.endpoint,
+        "/etc/etcd/pki/ca.crt": pki["ETCDCTL_CACERT"],
+        "/etc/etcd/pki/client.crt": pki["ETCDCTL_CERT"],
+        "/etc/etcd/pki/client.key": pki["ETCDCTL_KEY"],
+        "s3://backups/prod": f"s3://backups/{page}",
+    }
+    home = run(page, tmp_path, programs, {**server.environment, "ETCDCTL_API": "3"}, replaced)
+    assert (home / "restored" / "member").is_dir()
+
+
+def test_promise_2_restoring_by_hand(tmp_path, etcd, programs):
+    cli = Cli(tmp_path, etcd_variables(etcd, tmp_path / "pki"))
+    home = tmp_path / "home"
+    home.mkdir()
+    recipient = cli("keygen", "-o", home / "identity.txt", "--json").json["recipient"]
+    repository = tmp_path / "repository"
+    cli.variables["BACKSTAY_REPO"] = f"file://{repository}"
+    cli("init", "--recipient", recipient)
+    manifest = cli("backup", "etcd", "--cluster", "prod", "--json").json
+    run("docs/by-hand.md", tmp_path, programs, {"REPOSITORY": str(repository)}, {})
+    assert (home / "restored-by-hand" / "member").is_dir()
+    import hashlib
+
+    found = hashlib.sha256((home / "snapshot.db").read_bytes()).hexdigest()
+    assert found == manifest["objects"][0]["sha256"]
+
+
+def test_the_settings_in_the_docs_are_settings(tmp_path):
+    text = (ROOT / "docs/etcd.md").read_text()
+    [block] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "backstay.toml").write_text(block)
+    # All of them are taken: what is missing are the keys to the bucket, which are no settings.
+    done = Cli(tmp_path)("backup", "etcd", expect=1)
+    assert "no credentials for S3" in done.err
+
+
+def test_the_demonstration(tmp_path):
+    needs.binary("etcd")
+    done = subprocess.run(
+        [sys.executable, "-m", "backstay.cli.main", "demo"],
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    for act in ("Act 1.", "Act 2.", "Act 3.", "Equal:", "FAILED"):
+        assert act in done.stderr
+    assert os.listdir(tmp_path) == []
