@@ -21,7 +21,7 @@ from backstay.bolt.page import BUCKET_FLAG, MAGIC
 from backstay.errors import BackstayError, DamagedError
 from backstay.files import explained
 
-__all__ = ["BoltFile", "Bucket", "Visited"]
+__all__ = ["BoltFile", "Bucket", "Visited", "open_for_reading"]
 
 
 class BoltFile:
@@ -65,7 +65,7 @@ class BoltFile:
         path = source if isinstance(source, Path) else Path(f"/proc/self/fd/{source}")
         label = name or (str(source) if isinstance(source, Path) else "the spooled file")
         with explained(path):
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC) if isinstance(source, Path) else source
+            fd = open_for_reading(source) if isinstance(source, Path) else source
             try:
                 data, length = _map(fd, label, size)
             finally:
@@ -157,6 +157,15 @@ class BoltFile:
             if found == name:
                 return bucket
         return None
+
+
+def open_for_reading(path: Path) -> int:
+    """Open a file; what is no file, like a pipe, does not make it wait.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _map(fd: int, name: str, size: int | None) -> tuple[mmap.mmap, int]:

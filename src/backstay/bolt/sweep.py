@@ -131,23 +131,21 @@ class Sweep:
         """Read subtrees page by page."""
         leaves: list[Page] = []
         elements: list[Element] = []
+        size = 0
         for page, step in self._bucket.walk(self._visited, steps):
-            found = list(self._values(page, step))
-            if found:
-                leaves.append(page)
-                elements += found
-            size = sum(leaf.end - leaf.start for leaf in leaves)
+            if not page.count:
+                continue
+            for key, element in self._bucket.ordered(page, step):
+                if element.flags:
+                    raise self._bucket.nested(key, element)
+                elements.append(element)
+            leaves.append(page)
+            size += page.end - page.start
             if len(elements) >= _RUN_ELEMENTS or size >= _RUN_BYTES:
                 yield _run(leaves, elements)
-                leaves, elements = [], []
+                leaves, elements, size = [], [], 0
         if leaves:
             yield _run(leaves, elements)
-
-    def _values(self, page: Page, step: Step) -> Iterator[Element]:
-        for key, element in self._bucket.ordered(page, step):
-            if element.flags:
-                raise self._bucket.nested(key, element)
-            yield element
 
 
 def _run(leaves: list[Page], elements: list[Element]) -> Run:

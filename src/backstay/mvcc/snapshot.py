@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from backstay.bolt.file import BoltFile, Bucket
+from backstay.bolt.file import BoltFile, Bucket, open_for_reading
 from backstay.errors import DamagedError
 from backstay.files import explained
 from backstay.mvcc.alarm import Alarm, parse_alarm
@@ -71,7 +71,7 @@ class Snapshot:
         if isinstance(source, int):
             return cls._open(source, name or "the spooled file")
         with explained(source):
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_for_reading(source)
             try:
                 return cls._open(fd, name or str(source))
             finally:
