@@ -250,6 +250,9 @@ def test_an_empty_leaf_at_the_edge_is_no_obstacle(tmp_path):
     assert read(target)[b"a"] == {**numbered(1500 - lost), **more}
     target = patched(source, tmp_path / "again", {b"a": Append(list)})
     assert read(target)[b"a"] == numbered(1500 - lost)
+    last = (1500 - lost - 1).to_bytes(8, "big")
+    with pytest.raises(DamagedError, match="order"):
+        patched(source, tmp_path / "none", {b"a": Append(lambda: [(last, b"")])})
 
 
 def test_new_keys_below_the_last_are_refused(tmp_path):

@@ -410,6 +410,20 @@ def test_the_bump_element_comes_last_whatever_the_tree(tmp_path, elements, page_
     assert said["totalSize"] == done.size - 32
 
 
+@pytest.mark.parametrize("edits", [None, EVERYTHING], ids=["same", "edited"])
+def test_the_sum_of_the_source_covers_what_lies_behind_its_pages(tmp_path, edits):
+    database = synthetic(tmp_path / "source.db", history(50)).read_bytes()[:-32]
+    database += bytes(4 << 20)
+    whole = database + hashlib.sha256(database).digest()
+    (tmp_path / "ahead.db").write_bytes(whole)
+    done = exported(tmp_path / "ahead.db", tmp_path / "target.db", edits)
+    assert done.source_trailer is Trailer.MATCHES
+    assert (done.size == len(whole)) is (edits is None)
+    (tmp_path / "ahead.db").write_bytes(whole[:-40] + b"1" + whole[-39:])
+    with pytest.raises(DamagedError, match="SHA-256"):
+        exported(tmp_path / "ahead.db", tmp_path / "other.db", edits)
+
+
 @pytest.mark.parametrize("value", [None, 0, 1])
 def test_auth_comes_out_disabled_and_nothing_else_of_it_changes(tmp_path, value):
     before = {b"aaa": b"1", b"authRevision": b"12345678", b"zzz": b"2"}
