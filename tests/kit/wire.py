@@ -4,7 +4,7 @@
     with wire.proxy() as proxy: ...                          # HTTP_PROXY, HTTPS_PROXY = proxy.url
 
 Every request has a connection of its own, and is written down in `requests` (its first line).
-`break_at` says what happens to a request: a function from its first line to a `Break`.
+`break_at` says what happens to a request: a function from its head (text) to a `Break`.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ class Break(Enum):
     LOSE_ANSWER = auto()  # the server does it, the client never hears
     STALL = auto()  # nobody answers
     HALF = auto()  # the answer breaks off
+    UNKNOWN = auto()  # the server does not know such requests: 501
 
 
 @dataclass
@@ -36,13 +37,13 @@ class Wire:
     ended: threading.Event = field(default_factory=threading.Event)
 
 
-def to(upstream: str, break_at: Callable[[str], Break] = lambda line: Break.NOTHING):
+def to(upstream: str, break_at: Callable[[str], Break] = lambda head: Break.NOTHING):
     """A wire to one server, given by its URL (http)."""
     parts = urlsplit(upstream)
     return _running((parts.hostname, parts.port), break_at)
 
 
-def proxy(break_at: Callable[[str], Break] = lambda line: Break.NOTHING):
+def proxy(break_at: Callable[[str], Break] = lambda head: Break.NOTHING):
     """A proxy: plain requests and CONNECT; where a name has no address it answers 404."""
     return _running(None, break_at)
 
@@ -68,9 +69,9 @@ def _running(upstream, break_at) -> Iterator[Wire]:
             client.settimeout(60)
             head = _head(client)
             if head:
-                line = head.partition(b"\r\n")[0].decode("latin-1")
-                wire.requests.append(line)
-                _serve(client, head, upstream, break_at(line), wire.ended)
+                text = head.decode("latin-1")
+                wire.requests.append(text.partition("\r\n")[0])
+                _serve(client, head, upstream, break_at(text), wire.ended)
 
     accepting = threading.Thread(target=accept, daemon=True)
     accepting.start()
@@ -103,6 +104,9 @@ def _serve(client, head, upstream, fault, ended):
     if fault is Break.STALL:
         ended.wait(60)
         return
+    if fault is Break.UNKNOWN:
+        client.sendall(_answer("501 Not Implemented"))
+        return
     method, target, rest = head.split(b" ", 2)
     tunnel = method == b"CONNECT"
     if tunnel:
@@ -117,7 +121,7 @@ def _serve(client, head, upstream, fault, ended):
     try:
         server = socket.create_connection(address, timeout=60)
     except OSError:
-        client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        client.sendall(_answer("404 Not Found"))
         return
     with contextlib.closing(server):
         if tunnel:
@@ -138,6 +142,10 @@ def _serve(client, head, upstream, fault, ended):
             with contextlib.suppress(OSError):
                 side.shutdown(socket.SHUT_RDWR)
         sending.join(5)
+
+
+def _answer(status) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
 
 
 def _pump(source, target):

@@ -53,6 +53,15 @@ def test_what_is_written_is_streamed(store, size):
     assert store.stat("big").size == size
 
 
+def test_a_buffer_may_be_used_again_after_a_write(store):
+    buffer = bytearray(1 << 20)
+    with store.writer("big") as sink:
+        for number in range(10):
+            buffer[:] = bytes([number]) * len(buffer)
+            sink.write(buffer)
+    assert b"".join(store.stream("big"))[:: 1 << 20] == bytes(range(10))
+
+
 def test_a_long_stream_keeps_every_byte(any_store):
     piece = secrets.token_bytes(1 << 20)
     sent = hashlib.sha256()

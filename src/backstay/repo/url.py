@@ -20,7 +20,7 @@ from backstay.repo.store import Store
 from backstay.repo.stores.file import FileStore
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_PREFIX = re.compile(r"[A-Za-z0-9!_*'()=+@:,$;&-][A-Za-z0-9!_.*'()=+@:,$;& -]{0,199}")
+_PREFIX = re.compile(r"[A-Za-z0-9!_*'()=+,$;&-][A-Za-z0-9!_.*'()=+,$;& -]{0,199}")
 _LATER = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage", "abfs": "Azure Blob Storage"}
 _CA_LIMIT = 16 << 20
 _SYNTAX = "write file:///dir or s3://bucket/prefix"
@@ -70,8 +70,9 @@ def parse_url(url: str) -> Location:
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
-        raise UsageError(f"{url[:200]!r} is no URL of a repository", _SYNTAX)
-    if "@" in rest.partition("/")[0]:
+        raise UsageError(f"{_shown(url)} is no URL of a repository", _SYNTAX)
+    # A secret key may have slashes in it: not just the part before the first is looked at.
+    if "@" in rest.partition("/")[0] or (scheme != "file" and "@" in rest):
         raise UsageError(
             f"the repository's URL ({scheme[:10]}://...) has a user or credentials in it",
             "leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -83,25 +84,33 @@ def parse_url(url: str) -> Location:
         return Location("s3", _bucket(url, bucket), _prefix(url, prefix))
     if scheme in _LATER:
         raise UsageError(
-            f"{url[:200]}: {_LATER[scheme]} comes with a later version",
+            f"{_shown(url)}: {_LATER[scheme]} comes with a later version",
             "use file:// or s3:// until then",
         )
-    raise UsageError(f"{url[:200]!r}: {scheme[:20]} is no kind of repository", _SYNTAX)
+    raise UsageError(f"{_shown(url)}: {scheme[:20]} is no kind of repository", _SYNTAX)
+
+
+def _shown(url: str) -> str:
+    """Give a URL for a message; what may be credentials is left out."""
+    scheme, separator, rest = url.partition("://")
+    if set(rest or scheme) & set("@:"):
+        return f"'{scheme[:10]}://...'" if separator else "what was given"
+    return repr(url[:200])
 
 
 def _directory(url: str, rest: str) -> str:
     path = unquote(rest.removeprefix("localhost"))
     if not path.startswith("/") or "\0" in path:
-        raise UsageError(f"{url[:200]!r} names no directory of this machine", "write file:///dir")
+        raise UsageError(f"{_shown(url)} names no directory of this machine", "write file:///dir")
     normal = os.path.normpath(path)
     if not normal.strip("/"):
-        raise UsageError(f"{url[:200]!r} is the root of this machine", "name a directory below")
+        raise UsageError(f"{_shown(url)} is the root of this machine", "name a directory below")
     return "/" + normal.lstrip("/")
 
 
 def _bucket(url: str, bucket: str) -> str:
     if not _BUCKET.fullmatch(bucket):
-        raise UsageError(f"{url[:200]!r} names no bucket", "write s3://bucket/prefix")
+        raise UsageError(f"{_shown(url)} names no bucket", "write s3://bucket/prefix")
     return bucket
 
 
@@ -109,7 +118,7 @@ def _prefix(url: str, prefix: str) -> str:
     parts = prefix.strip("/").split("/") if prefix.strip("/") else []
     if len(prefix) > 500 or not all(_PREFIX.fullmatch(part) for part in parts):
         raise UsageError(
-            f"{url[:200]!r} has a prefix that not every store can keep",
+            f"{_shown(url)} has a prefix that not every store can keep",
             "use letters, digits, dashes, dots (not first), and single slashes",
         )
     return "/".join(parts)

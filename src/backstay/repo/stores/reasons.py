@@ -43,6 +43,9 @@ class Reason:
     full: bool = False
 
 
+#: Where obstore says no more than that.
+VAGUE = Reason("no connection, or no answer", "look at the server and the network")
+
 #: By the server's own error code.
 _CODES = {
     "InvalidAccessKeyId": Reason("the server does not know the access key", _CREDENTIALS),
@@ -134,6 +137,11 @@ _SIGNS = (
         "kind: Connect",
         Reason("no connection", "look whether the server runs, and at the network"),
     ),
+    ("error sending request", VAGUE),
+    (
+        "response body error",
+        Reason("the answer broke off", "look at the server and the network"),
+    ),
 )
 
 
@@ -154,6 +162,12 @@ def reason_of(error: Exception) -> Reason:
         known = _CODES[code[1]]
         return Reason(known.what + _said(text), known.do, known.full)
     return _by_status(int(status[1]) if status else 0, code[1] if code else "", text)
+
+
+def is_unknown_request(error: Exception) -> bool:
+    """Tell whether a server said that it does not know such a request (501)."""
+    status = _STATUS.search(str(error))
+    return status is not None and status[1] == "501"
 
 
 def _by_sign(text: str) -> Reason:

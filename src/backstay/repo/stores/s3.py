@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import obstore
 import obstore.store
 from obstore.exceptions import AlreadyExistsError as ObstoreAlreadyExistsError
-from obstore.exceptions import BaseError, NotSupportedError
+from obstore.exceptions import BaseError
 
 from backstay.errors import (
     AlreadyExistsError,
@@ -31,7 +31,7 @@ from backstay.errors import (
     StoreError,
 )
 from backstay.repo.store import CHUNK_SIZE, ObjectInfo, Writer, check_path, check_prefix, is_path
-from backstay.repo.stores.reasons import reason_of
+from backstay.repo.stores.reasons import VAGUE, is_unknown_request, reason_of
 
 if TYPE_CHECKING:
     from obstore import WritableFile
@@ -144,7 +144,9 @@ class S3Store:
             with self._explained(path):
                 try:
                     obstore.put(self._small, path, data, mode="create")
-                except NotSupportedError:
+                except BaseError as error:
+                    if not is_unknown_request(error):
+                        raise
                     self._put_where_nothing_is(path, data)
         except AlreadyExistsError:
             # A first answer that was lost, and its repetition: then it is our own.
@@ -177,19 +179,30 @@ class S3Store:
 
     def _complete(self, path: str, writer: "_S3Writer") -> None:
         try:
-            with self._explained(path):
-                writer.file.close()
-        except (StoreError, NotFoundError) as error:
+            writer.file.close()
+        except _FAILURES as error:
             # The answer may be what was lost, not the object: names are unique, so an object
             # of that size can only be ours, and an upload appears whole or not at all.
-            with suppress(BackstayError):
-                if self.stat(path).size == writer.size:
-                    return
-            if isinstance(error, NotFoundError):
-                raise StoreError(
-                    f"{self.url}/{path}: the server lost the upload before its end", "try again"
-                ) from None
-            raise
+            if self._is_there(path, writer.size, vague=reason_of(error) is VAGUE):
+                return
+            told = self._error(path, error)
+            if isinstance(told, NotFoundError):
+                where = f"{self.url}/{path}"
+                told = StoreError(
+                    f"{where}: the server lost the upload before its end", "try again"
+                )
+            raise told from None
+
+    def _is_there(self, path: str, size: int, *, vague: bool) -> bool:
+        try:
+            return self.stat(path).size == size
+        except NotFoundError:
+            return False
+        except StoreError:
+            # obstore did not say why it failed; the server's state now says more.
+            if vague:
+                raise
+            return False
 
     def read(self, path: str, limit: int) -> bytes:
         """Read a small object whole; see `Store`."""
@@ -294,7 +307,7 @@ class S3Store:
         endpoint = _endpoint(bucket)
         if endpoint:
             config["endpoint"] = config["aws_endpoint_url_s3"] = endpoint
-        with self._explained(""):
+        try:
             return obstore.store.S3Store(
                 bucket.name,
                 prefix=bucket.prefix or None,
@@ -302,6 +315,12 @@ class S3Store:
                 client_options=client,
                 retry_config=retry,
             )
+        except _FAILURES:
+            # What it says of a setting may repeat the setting.
+            raise StoreError(
+                f"{self.url}: these settings make no S3 client",
+                "look at the CA bundle, the endpoint and the AWS_ variables",
+            ) from None
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
@@ -332,7 +351,8 @@ class _S3Writer:
 
     def write(self, data: bytes, /) -> int:
         with self._store._explained(self._path):  # noqa: SLF001 - one module, one thing
-            self.file.write(data)
+            # obstore keeps the buffer, not a copy: it must be one that never changes.
+            self.file.write(bytes(data))
         self.size += len(data)
         return len(data)
 
