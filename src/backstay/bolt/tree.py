@@ -99,7 +99,8 @@ class Edge:
     Attributes:
         leaf: the elements of the rightmost leaf; taken once.
         branches: from the lowest level up, the children to the left of the edge, each as the
-            first key under it and its page id.
+            first key under it and its page id. A level without any, below one that has some,
+            makes a branch with one child where nothing more is added; bbolt leaves no such edge.
         last: the last key of the tree, above which it goes on.
     """
 
