@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -56,6 +58,20 @@ def test_a_certificate_needs_its_key(parts):
 def test_a_timeout_is_above_zero(value):
     with pytest.raises(UsageError):
         Timeouts(dial=value)
+
+
+def test_a_keepalive_that_etcd_would_hang_up_on_is_refused():
+    with pytest.raises(UsageError, match="too often for etcd"):
+        Timeouts(keepalive=4)
+
+
+def test_what_talks_to_no_etcd_does_not_import_grpc():
+    names = ["access", "answer", "certificates", "endpoint", "keeper", "secret", "text", "tools"]
+    program = "import sys\n" + "".join(f"import backstay.client.{name}\n" for name in names)
+    program += "print('grpc' in sys.modules)\nimport backstay.client.etcd\n"
+    program += "print('grpc' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"False", b"True"]
 
 
 def test_certificates_are_read_from_files(tmp_path):

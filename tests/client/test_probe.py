@@ -98,6 +98,23 @@ def test_a_name_that_the_certificate_has_is_enough(server):
         assert etcd.members()
 
 
+def test_an_address_of_ipv6(tmp_path):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+        port = probe.getsockname()[1]
+    flags = ("--listen-client-urls", f"https://[::1]:{port}")
+    with Server.start(tmp_path, flags=flags) as etcd:
+        endpoints = parse_endpoints(f"https://[::1]:{port}")
+        with Etcd(replace(etcd.access, endpoints=endpoints)) as client:
+            assert client.members()
+        tls = replace(etcd.access.tls, server_name="other")
+        words = refusal(replace(etcd.access, endpoints=endpoints, tls=tls))
+        assert f"the certificate of https://[::1]:{port} is for localhost, 127.0.0.1, ::1" in words
+
+
 def test_plain_http_to_a_server_with_tls(server):
     endpoints = parse_endpoints(f"http://127.0.0.1:{server.port}")
     assert "https://" in refusal(replace(server.access, endpoints=endpoints, tls=None))

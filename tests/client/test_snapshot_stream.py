@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 import tracemalloc
@@ -301,6 +302,42 @@ def test_memory_is_bounded(tmp_path):
                 tracemalloc.stop()
     assert received.size > 30_000_000
     assert peak < 6_000_000
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("pause", [0, 0.01])
+def test_the_process_stays_small_however_large_the_snapshot_and_slow_the_sink(tmp_path, pause):
+    program = (
+        "import resource, sys, time\n"
+        "from pathlib import Path\n"
+        "from backstay.client.access import Access, read_tls\n"
+        "from backstay.client.endpoint import parse_endpoints\n"
+        "from backstay.client.etcd import Etcd\n"
+        "from backstay.client.snapshot import receive\n"
+        "from backstay.report import Report\n"
+        "class Sink:\n"
+        "    def write(self, data): time.sleep(float(sys.argv[3]))\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "files = Path(sys.argv[1])\n"
+        "tls = read_tls(ca=files / 'ca.crt', certificate=files / 'client.crt',"
+        " key=files / 'client.key')\n"
+        "endpoints = parse_endpoints(sys.argv[2])\n"
+        "with Etcd(Access(endpoints=endpoints, tls=tls)) as etcd:\n"
+        "    status = etcd.status(endpoints[0])\n"
+        "    before = peak()\n"
+        "    size = receive(etcd, status, Sink(), Report()).size\n"
+        "    print(size, peak() - before)\n"
+    )
+    with Server.start(tmp_path) as server:
+        with Etcd(server.access) as etcd:
+            for number in range(200):
+                etcd.txn([Put(b"%d" % number, os.urandom(1_000_000))])
+        server.ctl("get", "k")  # writes the certificates down
+        command = [sys.executable, "-c", program, tmp_path / "ctl", server.endpoint, str(pause)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    size, grown = map(int, done.stdout.split())
+    assert size > 200_000_000
+    assert grown < 32 << 10  # KiB
 
 
 def test_progress_is_told_in_useful_steps(server):

@@ -14,6 +14,8 @@ from backstay.files import read_private
 
 #: More than any bundle of authorities has.
 _PEM_LIMIT = 4 << 20
+#: etcd hangs up on who asks more often (its --grpc-keepalive-min-time).
+MIN_KEEPALIVE = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,6 @@ class Timeouts:
     dial: float = 5.0
     command: float = 10.0
     stall: float = 60.0
-    # etcd closes connections that ask more often than every 5 s (--grpc-keepalive-min-time).
     keepalive: float = 30.0
     keepalive_answer: float = 10.0
 
@@ -61,6 +62,11 @@ class Timeouts:
         for name in self.__slots__:
             if not getattr(self, name) > 0:
                 raise UsageError(f"the {name} timeout is not above zero")
+        if self.keepalive < MIN_KEEPALIVE:
+            raise UsageError(
+                f"a keepalive of {self.keepalive:g} s is too often for etcd",
+                f"use {MIN_KEEPALIVE:g} s or more",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
