@@ -213,12 +213,13 @@ def test_entries_say_what_is_known(repository):
     assert not entry.failed
 
 
-def test_a_store_that_fails_is_not_an_empty_one(repository, tmp_path):
+def test_a_store_that_fails_is_not_an_empty_one(repository, monkeypatch):
     publish(repository)
-    if os.geteuid() == 0:
-        (tmp_path / "repo/clusters/prod/backups").rename(tmp_path / "away")
-        (tmp_path / "repo/clusters/prod/backups").write_text("no directory")
-    else:
-        (tmp_path / "repo/clusters/prod/backups").chmod(0)
-    with pytest.raises(StoreError):
-        repository.backups("prod")
+
+    def refuse(prefix=""):
+        raise StoreError(f"no answer for {prefix}")
+
+    monkeypatch.setattr(repository.store, "list", refuse)
+    for ask in (repository.backups, repository.sweep, lambda: repository.find("prod/latest")):
+        with pytest.raises(StoreError, match="no answer"):
+            ask()
