@@ -1,115 +1,117 @@
-"""Make large snapshots with a real etcd, to measure readers on.
+"""Large snapshots, made by a real etcd.
 
-Usage: python benchmarks/snapshots.py FILE --keys N --value-size BYTES [--rewrites N]
+    python -m benchmarks.snapshots FILE --keys N --value-size BYTES
 
-Values are incompressible; `--rewrites` puts that many keys a second time and deletes a tenth as
-many, so that the history has superseded versions and tombstones. etcd runs on a unix socket in a
-temporary directory and is gone afterwards.
+Half of each value is random, the other half text of 20,000 random words: zstd makes a little less
+than a half of the whole, which is more than it leaves of Kubernetes' objects. After a compaction
+every fiftieth key is written a second time or deleted, so that the history has superseded versions
+and tombstones.
 """
 
 import argparse
 import random
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import grpc
+from backstay.client.answer import Delete, Put
+from backstay.client.etcd import Etcd as Client
+from kit.etcd import Etcd
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from kit.needs import binary
-
-TXN_OPERATIONS = 100
-
-
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number >= 0x80:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def field(number: int, payload: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(payload)) + payload
-
-
-def put(key: bytes, value: bytes) -> bytes:
-    return field(2, field(2, field(1, key) + field(2, value)))
+#: More in one transaction, and etcd writes a line of its log for each of them.
+_OPERATIONS = 200
+#: Half of what etcd takes in one request.
+_BYTES = 768 << 10
+_WRITERS = 4
+#: Requests that wait for a writer; more would be memory.
+_AHEAD = 16
+_TEXT = 16 << 20
+_CHANGED = 50
+_FLAGS = (
+    *("--max-txn-ops", str(_OPERATIONS)),
+    *("--quota-backend-bytes", str(16 << 30)),
+    *("--snapshot-count", "2000"),
+    # It sleeps between batches, of which four million keys would make thousands.
+    *("--experimental-compaction-batch-limit", "1000000"),
+)
 
 
-def delete(key: bytes) -> bytes:
-    return field(2, field(3, field(1, key)))
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a snapshot holds.
+
+    Attributes:
+        keys: how many were written first.
+        value_size: bytes of each value.
+    """
+
+    keys: int
+    value_size: int
+
+    def scaled(self, scale: float) -> "Data":
+        """Give the same with fewer keys."""
+        return Data(max(_CHANGED, int(self.keys * scale)), self.value_size)
+
+    @property
+    def file_name(self) -> str:
+        """How the file is called that holds it."""
+        return f"{self.keys}x{self.value_size}.db"
 
 
-def transactions(keys: int, size: int, rewrites: int) -> Iterator[bytes]:
-    source = random.Random(keys * 31 + size)
-
-    def name(number: int) -> bytes:
-        return b"/registry/things/namespace-%04d/name-%08d" % (number % 1000, number)
-
-    operations: list[bytes] = []
-    for number in range(keys):
-        operations.append(put(name(number), source.randbytes(size)))
-        if len(operations) == TXN_OPERATIONS:
-            yield b"".join(operations)
-            operations.clear()
-    chosen = source.sample(range(keys), rewrites)
-    for place, number in enumerate(chosen):
-        again = place % 10 == 9
-        operations.append(
-            delete(name(number)) if again else put(name(number), source.randbytes(size))
-        )
-        if len(operations) == TXN_OPERATIONS:
-            yield b"".join(operations)
-            operations.clear()
-    yield b"".join(operations)
+def make(path: Path, data: Data) -> None:
+    """Write a snapshot file; etcd works beside it, and is gone afterwards."""
+    with TemporaryDirectory(dir=path.parent) as folder:
+        with Etcd.start(Path(folder), tls=None, flags=_FLAGS) as etcd:
+            _fill(etcd, data)
+            etcd_file = Path(folder, "snapshot.db")
+            etcd.ctl("snapshot", "save", str(etcd_file))
+        etcd_file.rename(path)
 
 
-def run_all(call: Callable[[bytes], bytes], requests: Iterator[bytes]) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        waiting = []
-        for request in requests:
-            waiting.append(pool.submit(call, request))
-            if len(waiting) >= 64:
-                waiting.pop(0).result()
+def _fill(etcd: Etcd, data: Data) -> None:
+    source = random.Random(data.keys * 31 + data.value_size)
+    values = _values(data.value_size, source)
+    batch = min(_OPERATIONS, _BYTES // data.value_size)
+    with Client(etcd.access) as client:
+        _write(client, (Put(_key(n), next(values)) for n in range(data.keys)), batch)
+        client.compact(client.range(b"\0").header.revision)
+        changed = enumerate(source.sample(range(data.keys), data.keys // _CHANGED))
+        _write(client, (_change(place, _key(n), next(values)) for place, n in changed), batch)
+
+
+def _key(number: int) -> bytes:
+    return b"/registry/pods/%03d/%07d" % (number % 1000, number)
+
+
+def _change(place: int, key: bytes, value: bytes) -> Put | Delete:
+    return Delete(key) if place % 10 == 9 else Put(key, value)
+
+
+def _values(size: int, source: random.Random) -> Iterator[bytes]:
+    words = [source.randbytes(source.randint(2, 6)).hex() for _ in range(20_000)]
+    text = " ".join(source.choices(words, k=_TEXT // 8)).encode()[:_TEXT]
+    half = size // 2
+    last = len(text) - half
+    while True:
+        start = int(source.random() * last)
+        yield source.randbytes(size - half) + text[start : start + half]
+
+
+def _write(client: Client, operations: Iterator[Put | Delete], size: int) -> None:
+    """Write in large transactions, several at once."""
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        waiting: deque[Future[int]] = deque()
+        while batch := list(islice(operations, size)):
+            waiting.append(pool.submit(client.txn, batch))
+            if len(waiting) > _AHEAD:
+                waiting.popleft().result()
         for one in waiting:
             one.result()
-
-
-def make(path: Path, *, keys: int, size: int, rewrites: int) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        # etcd takes no path in such a URL: its socket is a file `etcd:0` where it is started.
-        url, socket = "unix://etcd:0", f"unix:{folder}/etcd:0"
-        command = [
-            str(binary("etcd")),
-            *("--data-dir", f"{folder}/data", "--unsafe-no-fsync", "--log-level", "error"),
-            *("--listen-client-urls", url, "--advertise-client-urls", url),
-            *("--listen-peer-urls", "unix://peer:0"),
-            *("--initial-advertise-peer-urls", "http://localhost:2380"),
-            *("--initial-cluster", "default=http://localhost:2380"),
-            *("--max-txn-ops", str(TXN_OPERATIONS), "--quota-backend-bytes", str(16 << 30)),
-            *("--max-request-bytes", str(64 << 20), "--snapshot-count", "2000"),
-        ]
-        server = subprocess.Popen(command, cwd=folder)
-        try:
-            with grpc.insecure_channel(socket) as channel:
-                grpc.channel_ready_future(channel).result(timeout=30)
-                call = channel.unary_unary("/etcdserverpb.KV/Txn")
-                run_all(
-                    lambda data: call(data, wait_for_ready=True, timeout=60),
-                    transactions(keys, size, rewrites),
-                )
-            save = [str(binary("etcdctl")), "--endpoints", url, "snapshot", "save", str(path)]
-            subprocess.run(save, check=True, capture_output=True, cwd=folder)
-        finally:
-            server.terminate()
-            server.wait()
 
 
 def main() -> None:
@@ -117,11 +119,10 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--keys", type=int, required=True)
     parser.add_argument("--value-size", type=int, required=True)
-    parser.add_argument("--rewrites", type=int, default=0)
     options = parser.parse_args()
-    start = time.monotonic()
-    make(options.file, keys=options.keys, size=options.value_size, rewrites=options.rewrites)
-    print(options.file, options.file.stat().st_size, f"{time.monotonic() - start:.0f} s")
+    began = time.monotonic()
+    make(options.file, Data(options.keys, options.value_size))
+    print(options.file, options.file.stat().st_size, f"{time.monotonic() - began:.0f} s")
 
 
 if __name__ == "__main__":
