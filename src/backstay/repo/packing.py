@@ -77,7 +77,7 @@ class Packed:
             while not self._ready and not self._ended:
                 self._ready = memoryview(self._next())
         except BaseException as error:
-            self.error = error
+            self.error = self.error or error
             raise
         piece = bytes(self._ready[:size])
         self._ready = self._ready[size:]
@@ -117,7 +117,7 @@ class Unpacked:
             if len(self._held) >= _GATHER:
                 self._unpack()
         except BaseException as error:
-            self.error = error
+            self.error = self.error or error
             raise
         return len(data)
 

@@ -135,11 +135,10 @@ def _encrypt(packed: Packed, stored: "_Counted", keys: list[pyrage.x25519.Recipi
     try:
         pyrage.encrypt_io(packed, stored, keys)
     except pyrage.EncryptError as error:
-        # pyrage hands on no more than the text of what went wrong in a callback.
-        cause = packed.error or stored.error
-        if cause is not None:
-            raise cause from None
+        _raise_cause(packed, stored)
         raise SealError(f"encryption failed: {error}") from error
+    # It writes the last bytes when it is done, and drops what goes wrong then.
+    _raise_cause(packed, stored)
 
 
 def _decrypt(came: "_Pieces", unpacked: Unpacked, identities: Identities) -> None:
@@ -147,9 +146,7 @@ def _decrypt(came: "_Pieces", unpacked: Unpacked, identities: Identities) -> Non
     try:
         pyrage.decrypt_io(came, unpacked, list(identities.keys))
     except (pyrage.DecryptError, OSError) as error:
-        cause = came.error or unpacked.error
-        if cause is not None:
-            raise cause from None
+        _raise_cause(came, unpacked)
         if isinstance(error, pyrage.DecryptError) and "No matching keys" in str(error):
             mine, theirs = len(identities.keys), len(_STANZA.findall(header))
             raise SealError(
@@ -160,6 +157,14 @@ def _decrypt(came: "_Pieces", unpacked: Unpacked, identities: Identities) -> Non
         raise DamagedError(
             f"{came.name} is damaged or cut short: {error}", "use another backup"
         ) from None
+    _raise_cause(came, unpacked)
+
+
+def _raise_cause(*ends: "Packed | Unpacked | _Counted | _Pieces") -> None:
+    """Raise what a callback raised: pyrage hands on no more than its text, if that."""
+    for end in ends:
+        if end.error is not None:
+            raise end.error from None
 
 
 class _Counted:
@@ -175,7 +180,7 @@ class _Counted:
         try:
             self._sink.write(data)
         except BaseException as error:
-            self.error = error
+            self.error = self.error or error
             raise
         self.size += len(data)
         self.digest.update(data)
@@ -222,7 +227,7 @@ class _Pieces:
             if not self._ready:
                 self._ready = memoryview(self._next())
         except BaseException as error:
-            self.error = error
+            self.error = self.error or error
             raise
         piece = bytes(self._ready[:size])
         self._ready = self._ready[size:]
