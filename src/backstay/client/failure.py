@@ -38,7 +38,12 @@ _BY_WORDS: tuple[tuple[tuple[str, ...], type[EtcdError], str], ...] = (
         "give --user and --password-file of an etcd user",
     ),
     (("authentication is not enabled",), AuthOffError, "leave out --user"),
-    (("authentication failed",), AuthenticationError, "look at --user and at the password"),
+    # The second where our certificate names nobody that etcd knows, and no user is given.
+    (
+        ("authentication failed", "auth: user not found"),
+        AuthenticationError,
+        "look at --user and at the password",
+    ),
     # HashKV says it with the code UNKNOWN.
     (("permission denied",), DeniedError, "use a user with the role root"),
     (("required revision has been compacted",), CompactedError, ""),
