@@ -90,7 +90,7 @@ def probe(store: Store, clock: Clock) -> Capabilities:
     """
     folder = f"{FOLDER}/{secrets.token_hex(4)}"
     small, large, half = (f"{folder}/{name}" for name in ("small", "large", "half"))
-    deletes = True
+    deletes = False
     try:
         _write_and_read(store, small)
         create_only = _try_create_only(store, small)
