@@ -44,7 +44,9 @@ _DIGEST_SIZE = 25
 #: Where the sub revision begins in an element's key.
 _SUB = 9
 
-_ONE, _EIGHT, _FIFTY_SIX, _BYTE, _CONTINUED = map(np.uint64, (1, 8, 56, 0xFF, 0x80))
+_ONE, _EIGHT, _FIFTY_SIX, _BYTE, _CONTINUED, _SEVEN_BITS = map(
+    np.uint64, (1, 8, 56, 0xFF, 0x80, 0x7F)
+)
 _HIGH_BITS = np.uint64(0x8080808080808080)
 #: Masks for what stays, and how far the rest moves: 7-bit groups become 14, 28, 56 bits.
 _SQUEEZE = (
@@ -273,7 +275,7 @@ class _Cursor:
         if long.any():
             # Eight bytes and no end: lease ids, and what is not accepted here.
             ninth = high >> _EIGHT & _BYTE
-            value[long] |= (ninth << _FIFTY_SIX)[long]
+            value[long] |= ((ninth & _SEVEN_BITS) << _FIFTY_SIX)[long]
             size[long] = 9
             self.good &= ~(here & long & (ninth >= _CONTINUED))
         self.good &= ~here | self._reader.has_field(self.at)
