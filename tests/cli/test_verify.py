@@ -1,5 +1,8 @@
+import json
+
 import pytest
 
+from kit import fixtures
 from kit.manifests import PROVEN
 
 
@@ -87,3 +90,37 @@ def test_what_is_no_snapshot(cli, etcd, data):
 def test_a_file_that_is_missing(cli, etcd):
     assert "gone.db: No such file" in cli("verify", "./gone.db", expect=1).err
     assert "no repository is given" in cli("verify", "gone.db", expect=2).err
+
+
+@pytest.mark.parametrize("name", ["kube-aescbc", "kube-aescbc-rotation", "kube-secretbox"])
+def test_the_api_servers_keys_are_tried(cli, tmp_path, name):
+    path = fixtures.write(name, tmp_path)
+    configuration = json.dumps(fixtures.facts(name)["encryption_configuration"])
+    (cli.folder / "config.yaml").write_text(configuration)
+    words = ("verify", path, "--encryption-config", "config.yaml", "--json")
+    found = cli(*words, "--prove-all")
+    assert verdicts(found)["keys"] == "PASS"
+    secrets = [group for group in found.json["keys"] if group["resource"] == "secrets"]
+    encrypted = [group for group in secrets if group["provider"] != "identity"]
+    assert encrypted
+    assert all(group["tried"] == group["opened"] == group["values"] for group in encrypted)
+
+
+def test_a_wrong_key_is_a_fail(cli, tmp_path):
+    path = fixtures.write("kube-aescbc", tmp_path)
+    configuration = json.dumps(fixtures.facts("kube-aescbc-rotation")["encryption_configuration"])
+    (cli.folder / "config.yaml").write_text(configuration)
+    found = cli("verify", path, "--encryption-config", "config.yaml", "--json", expect=3)
+    assert verdicts(found)["keys"] == "FAIL"
+    assert verdicts(found)["content"] == "PASS"
+
+
+def test_keys_want_the_data(cli, made):
+    (cli.folder / "config.yaml").write_text(
+        json.dumps(fixtures.facts("kube-aescbc")["encryption_configuration"])
+    )
+    words = ("verify", made["id"], "--encryption-config", "config.yaml")
+    assert "--read-data" in cli(*words, expect=2).err
+    # Nothing is encrypted there, so nothing is proven of the keys; and the backup stays verified.
+    assert verdicts(cli(*words, "--read-data", "--json", expect=4))["keys"] == "COULD NOT VERIFY"
+    assert "not verified" not in cli("list").out

@@ -1,12 +1,20 @@
 """`backstay verify`: prove that a backup or a snapshot file is whole."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backstay.cli import options
 from backstay.cli.connect import subject_of
 from backstay.cli.session import Session
+from backstay.errors import UsageError
+
+if TYPE_CHECKING:
+    from backstay.flows.verify import KeyQuestion
+
+#: More than any EncryptionConfiguration has.
+_LIMIT = 1 << 20
 
 
 @click.command()
@@ -14,13 +22,28 @@ from backstay.cli.session import Session
 @click.option(
     "--read-data", is_flag=True, help="Decrypt what is stored, and look into it.  For IDs."
 )
+@click.option(
+    "--encryption-config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Try the keys of a kube-apiserver's EncryptionConfiguration on what is encrypted.",
+)
+@click.option("--prove-all", is_flag=True, help="Try them on every value, not on samples.")
 @options.store_optional
 @options.recipients
 @options.identity
 @options.spool
 @options.talk
 @click.pass_obj
-def command(session: Session, /, *, subject: str, read_data: bool, **more: Any) -> int:
+def command(
+    session: Session,
+    /,
+    *,
+    subject: str,
+    read_data: bool,
+    encryption_config: Path | None,
+    prove_all: bool,
+    **more: Any,
+) -> int:
     """Prove that a backup or a snapshot file is whole.
 
     Of a file: its SHA-256, every page, every revision and value.  Of a backup: what is stored is
@@ -33,14 +56,29 @@ def command(session: Session, /, *, subject: str, read_data: bool, **more: Any) 
     from backstay.flows.verify import verify_backup, verify_file
 
     clock, report = SystemClock(), session.report()
+    question = _question(encryption_config, prove_all=prove_all)
     found = subject_of(subject, more, need_identity=read_data)
     if isinstance(found, BackupSubject):
-        checks = verify_backup(found, read_data=read_data, clock=clock, report=report)
+        if question and not read_data:
+            raise UsageError("keys are tried on what is decrypted", "add --read-data")
+        verified = verify_backup(found, question, read_data=read_data, clock=clock, report=report)
     else:
-        checks = verify_file(found, clock=clock, report=report)
+        verified = verify_file(found, question, clock=clock, report=report)
     session.close()
     if session.json:
-        session.answer(answer_checks(checks, subject=found.name))
+        proof = {"keys": verified.keys.to_json()} if verified.keys else {}
+        session.answer(answer_checks(verified.checks, subject=found.name, **proof))
     else:
-        tell_checks(session, checks, good="whole")
-    return exit_code(checks)
+        tell_checks(session, verified.checks, good="whole")
+    return exit_code(verified.checks)
+
+
+def _question(path: Path | None, *, prove_all: bool) -> "KeyQuestion | None":
+    from backstay.files import read_private
+    from backstay.flows.verify import KeyQuestion
+    from backstay.kubedata.configuration import parse_configuration
+
+    if path is None:
+        return None
+    configuration = parse_configuration(read_private(path, limit=_LIMIT), name=str(path))
+    return KeyQuestion(configuration=configuration, prove_all=prove_all)
