@@ -30,9 +30,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-proto: $(VENV)/.dev
-	$(BIN)/python -m grpc_tools.protoc --proto_path src --python_out src --pyi_out src \
+# By the tools of the oldest protobuf that pyproject.toml allows: newer code refuses older ones.
+proto:
+	$(PYTHON) -m venv --without-pip $(VENV)-proto
+	$(PYTHON) -m pip --quiet --python $(VENV)-proto/bin/python install 'grpcio-tools==1.70.0' 'setuptools<81'
+	$(VENV)-proto/bin/python -m grpc_tools.protoc --proto_path src --python_out src --pyi_out src \
 		src/backstay/client/proto/rpc.proto
+	rm -rf $(VENV)-proto
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
