@@ -101,7 +101,12 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What dead runs had left, and was deleted."""
+    """What dead runs had left, and was deleted.
+
+    Attributes:
+        paths: names of objects, and of files that were never finished.
+        size: bytes of the objects.
+    """
 
     paths: tuple[str, ...]
     size: int
@@ -266,7 +271,8 @@ class Repository:
     def sweep(self, age: timedelta = SAFE_AGE) -> Swept:
         """Delete what dead runs left: objects that no manifest names, older than a safe age.
 
-        Where a manifest can't be read nothing of its cluster is touched.
+        Where a manifest can't be read nothing of its cluster is touched. Files that were never
+        finished, and that nothing lists, go too, as far as the store can see them.
 
         Args:
             age: how old, by the store's own clock, an object must be.
@@ -277,7 +283,9 @@ class Repository:
         ]
         for info in dead:
             self.store.delete(info.path)
-        return Swept(tuple(info.path for info in dead), sum(info.size for info in dead))
+        partial = self.store.clear_partial(before)
+        paths = (*(info.path for info in dead), *partial)
+        return Swept(paths, sum(info.size for info in dead))
 
     def _without_manifest(self, cluster: str, before: datetime) -> list[ObjectInfo]:
         """Find old objects of no backup: by their names first, which costs two LISTs."""
