@@ -11,20 +11,20 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from backstay.bolt.bucket import Bucket, Visited, open_bucket
 from backstay.bolt.image import FIRST_PAGE, Image
 from backstay.bolt.meta import Meta, newest, read_metas
 from backstay.bolt.page import BUCKET_FLAG, MAGIC
+from backstay.closing import Closing
 from backstay.errors import BackstayError, DamagedError
 from backstay.files import explained
 
 __all__ = ["BoltFile", "Bucket", "Visited", "open_for_reading"]
 
 
-class BoltFile:
+class BoltFile(Closing):
     """A mapped bolt file; a context manager that unmaps it.
 
     Attributes:
@@ -76,17 +76,6 @@ class BoltFile:
         except BaseException:
             data.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Unmap the file; nothing of it can be read afterwards."""

@@ -6,8 +6,6 @@ sent once, to the first member that can be reached. What is about one member nam
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from backstay.client import methods
 from backstay.client.access import Access
@@ -29,6 +27,7 @@ from backstay.client.proto import rpc_pb2 as pb
 from backstay.client.session import Session
 from backstay.client.watch import Watch, watching
 from backstay.clock import Clock
+from backstay.closing import Closing
 from backstay.errors import EtcdError
 
 #: HashKV reads the whole `key` bucket: 4,000,000 small values took 2.7 s.
@@ -36,7 +35,7 @@ HASH_SECONDS = 300.0
 _ALARMS = {pb.NOSPACE: "NOSPACE", pb.CORRUPT: "CORRUPT"}
 
 
-class Etcd:
+class Etcd(Closing):
     """A client of one cluster; safe to use from several threads.
 
     Args:
@@ -57,17 +56,6 @@ class Etcd:
     ) -> None:
         self.access = access
         self.session = Session(access, dialer, clock)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Hang up everywhere."""

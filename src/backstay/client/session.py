@@ -5,8 +5,7 @@ The border: how to ask. What is asked, and what answers mean, is etcd.py's.
 
 import threading
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -20,6 +19,7 @@ from backstay.client.methods import AUTHENTICATE, Method
 from backstay.client.proto import rpc_pb2 as pb
 from backstay.client.secret import Secret
 from backstay.clock import Clock, SystemClock
+from backstay.closing import Closing
 from backstay.errors import ConnectionFailedError, EtcdError, EtcdUnavailableError
 
 Q = TypeVar("Q", bound=Message)
@@ -27,7 +27,7 @@ A = TypeVar("A", bound=Message)
 T = TypeVar("T")
 
 
-class Session:
+class Session(Closing):
     """Connections to the endpoints of one cluster; safe to use from several threads.
 
     Args:
@@ -53,17 +53,6 @@ class Session:
         self._preferred = access.endpoints[0]
         self._token: Secret | None = None
         self._no_users = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Hang up everywhere."""

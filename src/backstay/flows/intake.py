@@ -6,9 +6,8 @@ object is never completed.
 
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from backstay.closing import Closing
 from backstay.flows.beside import Beside
 from backstay.flows.spool import Follower, Spool
 from backstay.repo.manifest import ObjectEntry
@@ -18,7 +17,7 @@ from backstay.report import Report
 Seal = Callable[[Follower, int], ObjectEntry]
 
 
-class Intake:
+class Intake(Closing):
     """A sink for a snapshot.
 
     Args:
@@ -37,15 +36,8 @@ class Intake:
         self._tries = 0
         self._begin()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Drop what is there, wherever it has come to."""
         self._drop()
 
     def _begin(self) -> None:

@@ -9,9 +9,8 @@ is gone with the process, whatever ends it.
 import os
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from backstay.closing import Closing
 from backstay.errors import BackstayError, SpaceError
 from backstay.files import explained, free_space, unnamed_file
 
@@ -19,7 +18,7 @@ from backstay.files import explained, free_space, unnamed_file
 MARGIN = 64 << 20
 
 
-class Spool:
+class Spool(Closing):
     """A private, nameless file that one thread fills while another reads behind it.
 
     Args:
@@ -43,17 +42,6 @@ class Spool:
         self._ended = False
         self._failed = False
         self._grown = threading.Condition()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def fd(self) -> int:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from backstay.bolt.file import BoltFile, Bucket, open_for_reading
+from backstay.closing import Closing
 from backstay.errors import DamagedError
 from backstay.files import explained
 from backstay.mvcc.alarm import Alarm, parse_alarm
@@ -44,7 +44,7 @@ class Trailer(StrEnum):
     ABSENT = "absent"
 
 
-class Snapshot:
+class Snapshot(Closing):
     """An open snapshot file; a context manager that unmaps it.
 
     Attributes:
@@ -91,17 +91,6 @@ class Snapshot:
                 "fetch it again, or use another backup",
             )
         return cls(bolt, os.pread(fd, TRAILER_SIZE, size) if has_trailer else None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Unmap the file."""
