@@ -38,18 +38,15 @@ class Intake(Closing):
 
     def close(self) -> None:
         """Drop what is there, wherever it has come to."""
-        self._drop()
+        self._spool.fail()
+        self._sealing.stopped()
+        self._spool.close()
 
     def _begin(self) -> None:
         number, spool = self._tries, Spool(self._spool_dir, expected=self._expected)
         self._tries += 1
         self._spool = spool
         self._sealing = Beside(lambda: self._seal(spool.follow(), number))
-
-    def _drop(self) -> None:
-        self._spool.fail()
-        self._sealing.stopped()
-        self._spool.close()
 
     @property
     def fd(self) -> int:
@@ -70,7 +67,7 @@ class Intake(Closing):
 
     def reset(self) -> None:
         """Forget everything: another stream begins."""
-        self._drop()
+        self.close()
         self._begin()
 
     def finish(self, report: Report) -> ObjectEntry:
