@@ -158,7 +158,7 @@ def test_reads_and_writes_go_to_a_member_that_can_be_reached(tmp_path):
 def test_the_loss_of_a_member_is_survived_and_the_loss_of_most_is_told(tmp_path):
     with EtcdCluster.start(tmp_path, 3) as cluster:
         access = replace(
-            cluster.access, timeouts=replace(cluster.access.timeouts, dial=1.0, command=1.0)
+            cluster.access, timeouts=replace(cluster.access.timeouts, dial=3.0, command=2.0)
         )
         with Etcd(access) as etcd:
             etcd.put(b"k", b"v")
