@@ -1,6 +1,7 @@
 """Turns options into the things they name: a repository, an etcd, an identity, a subject."""
 
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,12 @@ def read_identities(path: str | None) -> "Identities | None":
 
 def is_file(subject: str) -> bool:
     """Whether a FILE is meant: one that exists, or a path that begins with `./` or `/`."""
-    return subject.startswith(("/", "./", "../")) or Path(subject).is_file()
+    if subject.startswith(("/", "./", "../")):
+        return True
+    try:
+        return Path(subject).is_file()
+    except OSError:  # too long for a name, or in a directory that we may not look into
+        return False
 
 
 def subject_of(
@@ -145,6 +151,8 @@ def etcd_access(options: dict[str, Any]) -> "Access":
     from backstay.client.access import Access, Timeouts, read_tls
     from backstay.client.endpoint import parse_endpoints
 
+    for name in ("user", "server_name"):
+        _check_text(f"--{name.replace('_', '-')}", options[name] or "")
     user, password = _user_and_password(options["user"], options["password_file"])
     return Access(
         endpoints=parse_endpoints(options["endpoints"]),
@@ -158,6 +166,15 @@ def etcd_access(options: dict[str, Any]) -> "Access":
         password=password,
         timeouts=Timeouts(dial=options["dial_timeout"], command=options["command_timeout"]),
     )
+
+
+def _check_text(name: str, text: str) -> str:
+    """Find bytes that are no text before a library does: what it says may show them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{name} holds bytes that are no text in UTF-8", "mend it") from None
+    return text
 
 
 def _path(name: str | None) -> Path | None:
@@ -177,7 +194,14 @@ def _user_and_password(
         return name, Secret(inline)
     if password_file:
         data = read_private(Path(password_file), limit=_PASSWORD_LIMIT)
-        return name, Secret(data.decode(errors="strict").rstrip("\r\n"))
+        text = data.decode(errors="surrogateescape").rstrip("\r\n")
+        return name, Secret(_check_text(password_file, text))
     if _PASSWORD_VARIABLE in os.environ:
-        return name, Secret(os.environ[_PASSWORD_VARIABLE])
+        text = os.environ[_PASSWORD_VARIABLE]
+        return name, Secret(_check_text(_PASSWORD_VARIABLE, text))
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise UsageError(
+            f"the password of {name} is not given, and there is no terminal to ask at",
+            f"use --password-file or {_PASSWORD_VARIABLE}",
+        )
     return name, Secret(click.prompt(f"Password of {name}", hide_input=True, err=True))

@@ -7,11 +7,12 @@ import click
 
 from backstay.cli import options
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.option("--etcd", type=click.Path(path_type=Path), help="The etcd to use.")
-@click.option("--etcdutl", type=click.Path(path_type=Path), help="The etcdutl to use.")
+@click.option("--etcd", type=FilePath(path_type=Path), help="The etcd to use.")
+@click.option("--etcdutl", type=FilePath(path_type=Path), help="The etcdutl to use.")
 @options.talk
 @click.pass_obj
 def command(session: Session, /, *, etcd: Path | None, etcdutl: Path | None) -> None:

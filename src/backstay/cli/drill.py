@@ -8,12 +8,13 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import spool_directory, subject_of
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.command()
 @click.argument("subject", metavar="ID|FILE")
-@click.option("--etcd", type=click.Path(path_type=Path), help="The etcd to use.")
-@click.option("--etcdutl", type=click.Path(path_type=Path), help="The etcdutl to use.")
+@click.option("--etcd", type=FilePath(path_type=Path), help="The etcd to use.")
+@click.option("--etcdutl", type=FilePath(path_type=Path), help="The etcdutl to use.")
 @options.store_optional
 @options.recipients
 @options.identity

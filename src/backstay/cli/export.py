@@ -9,6 +9,7 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import subject_of
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.command()
@@ -17,7 +18,7 @@ from backstay.cli.session import Session
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     help="The file to write; it must not exist.",
 )
 @click.option(

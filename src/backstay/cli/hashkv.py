@@ -6,10 +6,11 @@ import click
 
 from backstay.cli import options
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath(path_type=Path))
 @click.option("--rev", type=click.IntRange(min=1), help="At this revision.  [default: the newest]")
 @click.option(
     "--compact-revision",
@@ -39,6 +40,6 @@ def command(
             }
         )
     else:
-        click.echo(
+        session.print(
             f"{found.hash} at revision {found.revision}, compacted at {found.compact_revision}"
         )

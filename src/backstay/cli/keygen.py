@@ -6,13 +6,14 @@ import click
 
 from backstay.cli import options
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.command()
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     help="Where to write the identity; standard output without it.",
 )
 @options.talk
@@ -30,8 +31,8 @@ def command(session: Session, /, *, output: Path | None) -> None:
     if output is None and session.json:
         session.answer({"identity": text, "recipient": recipient})
     elif output is None:
-        click.echo(text, nl=False)
-        click.echo(f"Public key: {recipient}", err=True)
+        session.print(text, end="")
+        session.tell(f"Public key: {recipient}")
     else:
         write_identity(output, text)
         if session.json:

@@ -26,6 +26,6 @@ def command(
     if session.json:
         session.answer([plain(entry.manifest) for entry in found if isinstance(entry, Entry)])
     else:
-        click.echo(table_of(found))
+        session.print(table_of(found))
     for entry in unreadable:
         session.complain(f"{entry.path} is not listed: {entry.reason}", do="")

@@ -4,18 +4,19 @@ Commands are loaded when they are called, so that `backstay --version` and compl
 instant.
 """
 
+import errno
 import os
-import signal
 import sys
 from importlib import import_module
-from types import FrameType
-from typing import Any, NoReturn
+from io import TextIOWrapper
 
 import click
 
 from backstay import __version__
 from backstay.cli.session import Session
-from backstay.errors import BackstayError
+from backstay.cli.stop import WORDS, Stop, leave
+from backstay.cli.values import FilePath
+from backstay.errors import BackstayError, SpaceError
 
 #: Name of each command: its module below this package and its line in the help.
 COMMANDS = {
@@ -35,7 +36,6 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130
-TERMINATED = 143
 DEFECT = 1
 
 
@@ -55,6 +55,18 @@ class LazyGroup(click.Group):
         command: click.Command = import_module(f"backstay.cli.{COMMANDS[cmd_name][0]}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; say which one may have been meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"there is no command {args[0]!r}: {meant}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         del ctx
@@ -66,91 +78,103 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="backstay %(version)s")
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False),
+    type=FilePath(dir_okay=False),
     envvar="BACKSTAY_CONFIG",
     help="Settings file; else ./backstay.toml, then in ~/.config/backstay, then in /etc.",
 )
 @click.pass_context
 def backstay(ctx: click.Context, config: str | None) -> None:
     """Back up etcd, prove that the backups restore, and restore them."""
-    from backstay.cli.settings import default_map, find_settings
+    from backstay.cli.settings import find_settings
 
-    ctx.default_map = default_map(find_settings(config), COMMANDS)
-
-
-class Terminated(BaseException):
-    """SIGTERM came: everything is put back on the way out."""
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    del signum, frame
-    raise Terminated
+    name = ctx.invoked_subcommand
+    command = backstay.get_command(ctx, name) if name else None
+    found = find_settings(config)
+    if found is not None and name and command:
+        ctx.default_map = {name: found.defaults_of(name, command, COMMANDS)}
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], stop: Stop | None = None) -> int:
     """Run one command line.
+
+    Args:
+        arguments: without the program's name.
+        stop: knows of the signals that came to this process.
 
     Returns:
         The exit code of the process.
     """
     session = Session()
-    signal.signal(signal.SIGTERM, _terminate)
+    stop = stop or Stop()
     try:
         code = backstay.main(arguments, prog_name="backstay", standalone_mode=False, obj=session)
-    except (BackstayError, click.ClickException, click.Abort) as error:
-        return _tell(session, error)
-    except (KeyboardInterrupt, Terminated) as stop:
-        session.close()
-        term = isinstance(stop, Terminated)
-        session.complain("stopped" if term else "interrupted", do="")
-        return TERMINATED if term else INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone: nobody is left to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DEFECT
-    except Exception as error:  # noqa: BLE001 - the last stop before the user
-        return _tell_defect(session, error)
+    except SystemExit:
+        raise  # shell completion ends so, and click where the reader of our output has gone
+    except BaseException as error:  # noqa: BLE001 - the last stop before the user
+        return _tell(session, error, stop)
     return code if isinstance(code, int) else 0
 
 
-def _tell(session: Session, error: Any) -> int:
+def _tell(session: Session, error: BaseException, stop: Stop) -> int:
+    """Say how it ended, and give the exit code."""
     session.close()
-    _trace(session, error)
-    if isinstance(error, BackstayError):
-        session.complain(error.what, do=error.do)
-        return error.exit_code
-    if isinstance(error, click.Abort):
-        session.complain("interrupted", do="")
-        return INTERRUPTED
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-        return error.exit_code
-    context = getattr(error, "ctx", None)
-    hint = f"see `{context.command_path} --help`" if context else ""
-    session.complain(error.format_message().rstrip("."), do=hint)
-    return int(error.exit_code)
-
-
-def _trace(session: Session, error: BaseException) -> None:
     if session.debug:
         import traceback
 
         traceback.print_exception(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    what, do, code = _ending(error, stop)
+    session.complain(what, do=do)
+    return code
 
 
-def _tell_defect(session: Session, error: Exception) -> int:
-    session.close()
-    _trace(session, error)
-    session.complain(
+def _ending(error: BaseException, stop: Stop) -> tuple[str, str, int]:
+    """What happened, what to do about it, and the exit code."""
+    if stop.code is not None:
+        # Whatever error the way out ended in: a library may have put its own over ours.
+        return WORDS[stop.code], "", stop.code
+    if isinstance(error, BackstayError):
+        return error.what, error.do, error.exit_code
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f"see `{context.command_path} --help`" if context else ""
+        return error.format_message().rstrip("."), hint, error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return WORDS[INTERRUPTED], "", INTERRUPTED
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return str(error.strerror), "free some space", SpaceError.exit_code
+    return (
         f"this is a defect of backstay: {type(error).__name__}",
-        do="run it again with --debug and report the traceback",
+        "run it again with --debug and report the traceback",
+        DEFECT,
     )
-    return DEFECT
+
+
+def _prepare_streams() -> None:
+    """Make standard streams that can be written to, whatever the caller left of them."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # Else the next file that is opened gets its number, and the words of a library.
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Names of files need not be text of the terminal's encoding.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run() -> None:
     """Run the command line of this process."""
-    sys.exit(main(sys.argv[1:]))
+    _prepare_streams()
+    stop = Stop()
+    stop.listen()
+    code = main(sys.argv[1:], stop)
+    if stop.code is not None:
+        leave(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from backstay.cli.session import Session
-from backstay.cli.values import Duration
+from backstay.cli.values import Duration, FilePath
 from backstay.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,7 +120,7 @@ def store_access(function: F) -> F:
         click.option("--allow-http", is_flag=True, help="Let the endpoint be plain http."),
         click.option(
             "--ca-bundle",
-            type=click.Path(exists=True, dir_okay=False),
+            type=FilePath(exists=True, dir_okay=False),
             envvar="AWS_CA_BUNDLE",
             help="Certificates that the endpoint may be signed by.  [env: AWS_CA_BUNDLE]",
         ),
@@ -142,7 +142,7 @@ def identity(function: F) -> F:
     """Say where the private key is."""
     return click.option(
         "--identity",
-        type=click.Path(dir_okay=False),
+        type=FilePath(dir_okay=False),
         envvar="BACKSTAY_IDENTITY",
         help="File with the age identity (private key).  [env: BACKSTAY_IDENTITY]",
     )(function)
@@ -152,7 +152,7 @@ def spool(function: F) -> F:
     """Say where a snapshot may lie while it is worked on."""
     return click.option(
         "--spool-dir",
-        type=click.Path(exists=True, file_okay=False),
+        type=FilePath(exists=True, file_okay=False),
         envvar="BACKSTAY_SPOOL_DIR",
         help="Where a snapshot may lie while it is worked on; else $TMPDIR or /var/tmp.",
     )(function)
@@ -161,10 +161,10 @@ def spool(function: F) -> F:
 def tools(function: F) -> F:
     """Say which of etcd's own programs to use."""
     return compose(
-        click.option("--etcd", type=click.Path(), help="The etcd program.  [default: from PATH]"),
+        click.option("--etcd", type=FilePath(), help="The etcd program.  [default: from PATH]"),
         click.option(
             "--etcdutl",
-            type=click.Path(),
+            type=FilePath(),
             help="The etcdutl program, 3.5 or later.  [default: from PATH]",
         ),
     )(function)
@@ -194,19 +194,19 @@ def etcd(function: F) -> F:
         click.option(
             "--cacert",
             envvar="ETCDCTL_CACERT",
-            type=click.Path(dir_okay=False),
+            type=FilePath(dir_okay=False),
             help="The CA of etcd's certificates.  [env: ETCDCTL_CACERT]",
         ),
         click.option(
             "--cert",
             envvar="ETCDCTL_CERT",
-            type=click.Path(dir_okay=False),
+            type=FilePath(dir_okay=False),
             help="Our client certificate.  [env: ETCDCTL_CERT]",
         ),
         click.option(
             "--key",
             envvar="ETCDCTL_KEY",
-            type=click.Path(dir_okay=False),
+            type=FilePath(dir_okay=False),
             help="Its private key.  [env: ETCDCTL_KEY]",
         ),
         click.option(
@@ -222,7 +222,7 @@ def etcd(function: F) -> F:
         ),
         click.option(
             "--password-file",
-            type=click.Path(dir_okay=False),
+            type=FilePath(dir_okay=False),
             help="File with the user's password.",
         ),
         click.option(

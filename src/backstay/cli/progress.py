@@ -2,11 +2,12 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backstay.cli.session import Session
-from backstay.cli.values import show_duration, show_size
+from backstay.cli.values import printable, show_duration, show_size
 from backstay.report import Advanced, Check, Event, Finished, Judged, Said, Started, Verdict
 
 #: Seconds between two progress lines where there is no terminal.
@@ -29,7 +30,8 @@ def listener(session: Session) -> Listener:
     """Choose how this session shows events."""
     if session.log_format == "json":
         return JsonLines(session)
-    if session.words.isatty() and not session.quiet:
+    words = session.words
+    if words is not None and words.isatty() and not session.quiet:
         return Bars(session)
     return Lines(session)
 
@@ -156,13 +158,13 @@ class Bars:
         self._moving = False
 
     def __call__(self, event: Event) -> None:
-        """Show an event."""
-        with self._lock:
+        """Show an event; a terminal that has gone ends no work."""
+        with self._lock, suppress(OSError):
             self._show(event)
 
     def close(self) -> None:
         """Take down the bars."""
-        with self._lock:
+        with self._lock, suppress(OSError):
             self._stop()
 
     def _stop(self) -> None:
@@ -171,8 +173,6 @@ class Bars:
             self._moving = False
 
     def _show(self, event: Event) -> None:
-        from rich.markup import escape
-
         match event:
             case Started(task, name, total, unit):
                 self._start(task, _Task(name, total, unit))
@@ -182,17 +182,17 @@ class Bars:
                 self._finish(task, ok=ok)
             case Judged(check):
                 color = MARKS[check.verdict]
-                mark = f"[{color}]{check.verdict:<16}[/] {escape(check.name)}"
-                self._console.print(f"{mark}: {escape(check.detail)}", soft_wrap=True)
+                mark = f"[{color}]{check.verdict:<16}[/] {_plain(check.name)}"
+                self._console.print(f"{mark}: {_plain(check.detail)}", soft_wrap=True)
             case Said(text, warning):
-                words = f"[yellow]warning:[/] {escape(text)}" if warning else escape(text)
+                words = f"[yellow]warning:[/] {_plain(text)}" if warning else _plain(text)
                 self._console.print(words, soft_wrap=True)
 
     def _start(self, task: int, facts: _Task) -> None:
         if not self._moving:
             self._progress.start()
             self._moving = True
-        bar = self._progress.add_task(facts.name, total=facts.total, line="")
+        bar = self._progress.add_task(_plain(facts.name), total=facts.total, line="")
         self._tasks[task] = (bar, facts)
 
     def _advance(self, task: int, amount: int) -> None:
@@ -206,11 +206,16 @@ class Bars:
             self._progress.update(bar, completed=facts.done, line=line)
 
     def _finish(self, task: int, *, ok: bool) -> None:
-        from rich.markup import escape
-
         bar, facts = self._tasks.pop(task)
         self._progress.remove_task(bar)
         if not self._tasks:
             self._stop()
         if ok:
-            self._console.print(escape(facts.ended()), soft_wrap=True)
+            self._console.print(_plain(facts.ended()), soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Let other people's words be words: no markup of ours, no codes of the terminal."""
+    from rich.markup import escape
+
+    return escape(printable(text))

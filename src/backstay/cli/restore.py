@@ -9,6 +9,7 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import subject_of
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.group()
@@ -21,7 +22,7 @@ def command() -> None:
 @click.option(
     "--data-dir",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     help="The data directory to make: new, or empty.",
 )
 @click.option("--name", default="default", show_default=True, help="Name of this member.")
@@ -47,7 +48,7 @@ def command() -> None:
 @options.recipients
 @options.identity
 @options.spool
-@click.option("--etcdutl", type=click.Path(path_type=Path), help="The etcdutl to use.")
+@click.option("--etcdutl", type=FilePath(path_type=Path), help="The etcdutl to use.")
 @options.talk
 @click.pass_obj
 def etcd(

@@ -24,4 +24,4 @@ def command(
     if session.json:
         session.answer(plain(entry.manifest))
     else:
-        click.echo(describe(entry))
+        session.print(describe(entry))

@@ -6,10 +6,11 @@ import click
 
 from backstay.cli import options
 from backstay.cli.session import Session
+from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath(path_type=Path))
 @click.option(
     "-w",
     "--write-out",
@@ -28,4 +29,4 @@ def command(session: Session, /, *, file: Path, form: str) -> None:
 
     with Snapshot.open(file) as snapshot:
         status = read_status(snapshot)
-    click.echo(render(status, "json" if session.json else form), nl=False)
+    session.print(render(status, "json" if session.json else form), end="")

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backstay.cli.values import show_duration, show_size
+from backstay.cli.values import printable, show_duration, show_size
 from backstay.repo.catalogue import Entry, Unreadable
 from backstay.repo.manifest import CheckEntry, Manifest
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out rows under each other; the first one is the heading."""
+    """Lay out rows under each other; the first one is the heading.
+
+    What a repository says stays in its cell: a line end in it makes no row.
+    """
+    rows = [[printable(word) for word in row] for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = (
         "   ".join(word.ljust(width) for word, width in zip(row, widths, strict=True))
@@ -58,7 +62,7 @@ def describe(entry: Entry) -> str:
     parts = [_facts(manifest, state(entry)), "", "Snapshots:", _snapshots(manifest)]
     parts += ["", "Objects:", _objects(manifest), "", "Checks:", _checks(manifest.checks)]
     for note in entry.notes:
-        parts += ["", f"Later, {note.action} at {_time(note.at)}:", _checks(note.checks)]
+        parts += ["", f"Later, {printable(note.action)} at {_time(note.at)}:", _checks(note.checks)]
     return "\n".join(parts)
 
 

@@ -1,12 +1,14 @@
-"""Durations, sizes and ids as people write them, and as they are shown."""
+"""Durations, sizes and names as people write them, and as they are shown."""
 
 import re
 from typing import Any
 
 import click
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
-_SIZE = re.compile(r"(\d+)\s*([KMGT]i?B|B)?")
+#: What is longer is a slip, and more milliseconds than the system can count.
+MAX_DURATION = 24 * 24 * 3600.0
+_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+)ms)?")
+_SIZE = re.compile(r"([0-9]{1,20})\s*([KMGT]i?B|B)?")
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
     _UNITS[f"{_letter}iB"] = 1024**_power
@@ -17,18 +19,16 @@ def parse_duration(text: str) -> float:
     """Seconds of a duration as Go writes it: `10s`, `1h30m`, `250ms`.
 
     Raises:
-        ValueError: it is no such duration.
+        ValueError: it is no such duration, or longer than `MAX_DURATION`.
     """
     match = _DURATION.fullmatch(text)
     if not text or match is None:
         raise ValueError(text)
-    hours, minutes, seconds, milliseconds = match.groups()
-    return (
-        int(hours or 0) * 3600
-        + int(minutes or 0) * 60
-        + float(seconds or 0)
-        + int(milliseconds or 0) / 1000
-    )
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+    if total > MAX_DURATION:
+        raise ValueError(text)
+    return total
 
 
 def parse_size(text: str) -> int:
@@ -41,6 +41,22 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(text)
     return int(match[1]) * _UNITS[match[2] or ""]
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Write what a terminal would obey, or can't show, as `\x1b`.
+
+    Names of files, and what a repository says, are other people's words.
+
+    Args:
+        text: any text.
+        keep: characters that pass all the same, such as line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def show_size(size: float) -> str:
@@ -94,3 +110,13 @@ class Size(click.ParamType[int]):
             return parse_size(str(value))
         except ValueError:
             self.fail(f"{value!r} is no size: write 8MiB or 1024", param, ctx)
+
+
+class FilePath(click.Path):
+    """The name of a file or directory; not an empty one, which an unset variable gives."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Take a name."""
+        if value in {"", b""}:
+            self.fail("the name is empty; is a variable unset?", param, ctx)
+        return super().convert(value, param, ctx)
