@@ -12,12 +12,14 @@ own clock.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
 from backstay.errors import (
     AlreadyExistsError,
+    BackstayError,
     FormatError,
     NotFoundError,
     StoreError,
@@ -168,14 +170,32 @@ class Repository:
     def publish(self, manifest: Manifest) -> str:
         """Make a backup exist: the last thing that is written of it, in one put.
 
+        It is read back: a manifest that can't be read would be no backup, and would stop sweeps.
+
         Returns:
             The manifest's path.
+
+        Raises:
+            StoreError: the store refuses, or did not keep what was written.
         """
         path = f"{manifests_of(manifest.cluster)}{manifest.name.name}.json"
         data = encode(manifest)
         parse_manifest(data, path)
         self.store.put_new(path, data)
+        if self._read_back(path) != data:
+            with suppress(BackstayError):
+                self.store.delete(path)
+            raise StoreError(
+                f"{self.store.url}/{path} is not what was written to it, so there is no backup",
+                "find out why the store changes what it is given",
+            )
         return path
+
+    def _read_back(self, path: str) -> bytes:
+        try:
+            return self.store.read(path, MAX_SIZE)
+        except (NotFoundError, FormatError):
+            return b""
 
     def add(self, note: Note) -> None:
         """Say something of a backup, later."""
@@ -207,7 +227,7 @@ class Repository:
         try:
             manifest = parse_manifest(self.store.read(info.path, MAX_SIZE), info.path)
             self._check_place(manifest, f"{cluster}/{name}", info.path)
-            later = tuple(self._note(note) for note in said.get(name, ()))
+            later = tuple(self._note(note, manifest.id) for note in said.get(name, ()))
         except (FormatError, NotFoundError) as error:
             return Unreadable(cluster, info.path, str(error), info.modified)
         return Entry(manifest, tuple(sorted(later, key=lambda note: note.at)), info.modified)
@@ -219,8 +239,11 @@ class Repository:
         if manifest.repository != self.config.repository:
             raise FormatError(f"{path} was copied from another repository")
 
-    def _note(self, info: ObjectInfo) -> Note:
-        return parse_note(self.store.read(info.path, MAX_SIZE), info.path)
+    def _note(self, info: ObjectInfo, backup: str) -> Note:
+        note = parse_note(self.store.read(info.path, MAX_SIZE), info.path)
+        if note.backup != backup:
+            raise FormatError(f"{info.path} is a note on {note.backup}")
+        return note
 
     def find(self, text: str) -> Entry:
         """Find the backup that an ID means.
@@ -337,6 +360,7 @@ def _together(work: Callable[[T], U], items: Sequence[T]) -> list[U]:
     with ThreadPoolExecutor(max_workers=min(_READERS, len(items))) as pool:
         try:
             return list(pool.map(work, items))
-        except StoreError:
+        except BaseException:
+            # Also where somebody wants us to stop: what has not begun never will.
             pool.shutdown(cancel_futures=True)
             raise

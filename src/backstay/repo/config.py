@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from backstay import __version__
 from backstay.errors import FormatError, RefusedError, UsageError
-from backstay.repo.document import FORMAT, decode
+from backstay.repo.document import FORMAT, check_time, decode
 from backstay.repo.identity import check_recipients
 from backstay.repo.manifest import Short
 
@@ -88,6 +88,7 @@ def parse_config(data: bytes, name: str) -> Config:
         FormatError: it is none, contradicts itself, or is too new.
     """
     config = decode(data, Config, name)
+    check_time(config.created_at, name)
     try:
         recipients = check_recipients(config.recipients)
     except UsageError as error:

@@ -1,11 +1,14 @@
 """Small JSON documents from outside: bounded, no key twice, and nothing that is too new.
 
 Source: docs/formats.md. msgspec takes a key that stands twice, and deep nesting until the stack
-ends; a document is looked at here before it is given to it.
+ends; Python's parser takes other encodings than UTF-8, and numbers that are none. A document is
+looked at here before it is given to either.
 """
 
 import json
-from typing import Any, TypeVar
+import math
+from datetime import datetime
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -13,6 +16,7 @@ from backstay.errors import FormatError
 
 MAX_SIZE = 16 << 20
 FORMAT = 1
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 
 T = TypeVar("T")
 
@@ -31,7 +35,12 @@ def decode(data: bytes, kind: type[T], name: str) -> T:
     if len(data) > MAX_SIZE:
         raise FormatError(f"{name} has {len(data)} bytes", f"more than {MAX_SIZE} are not read")
     try:
-        raw = json.loads(data, object_pairs_hook=_no_key_twice)
+        raw = json.loads(
+            data.decode(),
+            object_pairs_hook=_no_key_twice,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name} is no JSON document: {_short(error)}") from error
     _check_needs(raw, name)
@@ -52,16 +61,40 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
 def _check_needs(raw: Any, name: str) -> None:
     if not isinstance(raw, dict):
         raise FormatError(f"{name} is no JSON object")
     version = raw.get("format")
     needs = raw.get("requires", [])
-    if isinstance(version, int) and version > FORMAT:
-        raise FormatError(f"{name} has format {version}", "update backstay to read it")
+    if isinstance(version, int | float) and version > FORMAT:
+        raise FormatError(f"{name} has format {version:g}", "update backstay to read it")
     if needs and isinstance(needs, list):
         words = ", ".join(str(need)[:40] for need in needs[:5])
         raise FormatError(f"{name} requires {words}", "update backstay to read it")
+
+
+def check_time(moment: datetime, name: str) -> datetime:
+    """Give a time of a document back, if it can be compared with others and shown.
+
+    Raises:
+        FormatError: it has no zone, or is of no year that we could live in.
+    """
+    if moment.tzinfo is None:
+        raise FormatError(f"{name} has a time without a zone")
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise FormatError(f"{name} has a time of the year {moment.year}")
+    return moment
 
 
 def encode(document: msgspec.Struct) -> bytes:

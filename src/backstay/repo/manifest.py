@@ -13,8 +13,9 @@ from msgspec import Meta
 
 from backstay import __version__
 from backstay.errors import FormatError, UsageError
-from backstay.repo.document import FORMAT, decode
+from backstay.repo.document import FORMAT, check_time, decode
 from backstay.repo.name import BackupId, check_cluster, objects_of
+from backstay.repo.store import is_path
 from backstay.report import Check, Verdict
 
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -143,10 +144,20 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise FormatError(f"{name}: {error.what}") from error
     if backup.cluster != manifest.cluster:
         raise FormatError(f"{name} is of {manifest.cluster!r}, its ID of {backup.cluster!r}")
-    if manifest.taken_at.tzinfo is None:
-        raise FormatError(f"{name}: taken_at has no zone")
+    check_time(manifest.taken_at, name)
+    _check_figures(manifest, name)
     _check_paths(manifest, name)
     return manifest
+
+
+def _check_figures(manifest: Manifest, name: str) -> None:
+    """Hold what is said twice to be said alike: `latest` goes by one, a restore by the other."""
+    first = figures(manifest.snapshots[0])
+    for word, value in first.items():
+        if getattr(manifest, word) != value:
+            raise FormatError(f"{name}: its {word} is not that of its first snapshot")
+    if manifest.name.revision != manifest.revision:
+        raise FormatError(f"{name}: its ID has another revision")
 
 
 def _check_paths(manifest: Manifest, name: str) -> None:
@@ -154,8 +165,7 @@ def _check_paths(manifest: Manifest, name: str) -> None:
     prefix = objects_of(manifest.cluster)
     paths = [entry.path for entry in manifest.objects]
     for path in paths:
-        parts = path.removeprefix(prefix).split("/")
-        if not path.startswith(prefix) or any(part in {"", ".", ".."} for part in parts):
+        if not path.startswith(prefix) or not is_path(path):
             raise FormatError(f"{name} names an object outside of its cluster: {path[:100]!r}")
     if len(set(paths)) < len(paths):
         raise FormatError(f"{name} names an object twice")

@@ -9,10 +9,13 @@ from typing import Self
 
 from backstay.errors import UsageError
 
-CLUSTER = re.compile(r"[a-z0-9][a-z0-9.-]{0,252}")
-_POINT = re.compile(r"(\d{8}T\d{6}Z)-r(\d{1,19})-([a-z0-9]{4})")
+#: As long as a part of an object's path may be.
+CLUSTER = re.compile(r"[a-z0-9][a-z0-9.-]{0,199}")
+_POINT = re.compile(r"([0-9]{8}T[0-9]{6}Z)-r(0|[1-9][0-9]{0,18})-([a-z0-9]{4})")
 _ALPHABET = string.ascii_lowercase + string.digits
 _TIME = "%Y%m%dT%H%M%SZ"
+#: Earlier ones are not written back as they were read.
+_FIRST_YEAR = 1000
 
 LATEST = "latest"
 LATEST_VERIFIED = "latest-verified"
@@ -27,7 +30,7 @@ def check_cluster(name: str) -> str:
     if not CLUSTER.fullmatch(name) or ".." in name:
         raise UsageError(
             f"{name[:100]!r} is no name for a cluster",
-            "use a-z, 0-9, dots and dashes, and begin with a letter or digit",
+            "use a-z, 0-9, dots and dashes, begin with a letter or digit, and end before 200",
         )
     return name
 
@@ -70,7 +73,7 @@ class BackupId:
             taken_at = datetime.strptime(match[1], _TIME).replace(tzinfo=UTC) if match else None
         except ValueError:
             taken_at = None
-        if match is None or taken_at is None:
+        if match is None or taken_at is None or taken_at.year < _FIRST_YEAR:
             raise UsageError(
                 f"{text[:200]!r} is no ID of a backup",
                 f"write {cluster}/20261120T231000Z-r2001-k3f9, {cluster}/latest or"

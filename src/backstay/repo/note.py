@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from backstay import __version__
-from backstay.repo.document import FORMAT, decode
+from backstay.repo.document import FORMAT, check_time, decode
 from backstay.repo.manifest import CheckEntry, Short, Text
 from backstay.repo.name import BackupId, notes_of
 
@@ -50,4 +50,6 @@ def parse_note(data: bytes, name: str) -> Note:
     Raises:
         FormatError: it is none, or is too new.
     """
-    return decode(data, Note, name)
+    note = decode(data, Note, name)
+    check_time(note.at, name)
+    return note
