@@ -80,6 +80,7 @@ def snapshot(
     small = {"meta": meta, "lease": {}, "auth": {}, "alarm": {}, "members": {}, **buckets}
     top = [(name.encode(), inline(sorted(items.items()))) for name, items in small.items()]
     pages.leaf(2, sorted([*top, (b"key", bucket(root))]), flags=1, overflow=0)
+    assert len(pages.pages[2]) <= page_size, "the small buckets are too large"
     image = pages.image()
     return with_trailer(image) if trailer else image
 

@@ -37,7 +37,7 @@ def parse_member(key: bytes, value: bytes) -> Member:
     if not isinstance(document, dict):
         raise MalformedError(f"a member under key {key[:32]!r} is no JSON object")
     number = document.get("id")
-    if not isinstance(number, int) or key != b"%x" % number:
+    if type(number) is not int or key != b"%x" % number:
         raise MalformedError(f"a member under key {key[:32]!r} has another id")
     return Member(
         number,
