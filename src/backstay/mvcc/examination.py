@@ -128,6 +128,10 @@ class _Reader:
         return self.problem
 
 
+class _StoppedError(Exception):
+    """Nobody waits for the sum any more."""
+
+
 class _Sum:
     """The SHA-256, summed in a thread while the block runs."""
 
@@ -136,6 +140,7 @@ class _Sum:
         self._progress = progress
         self._stop = Event()
         self._digest = b""
+        self._error: BaseException | None = None
         self._thread = Thread(target=self._sum, name="sha256", daemon=True)
 
     def __enter__(self) -> Self:
@@ -147,16 +152,21 @@ class _Sum:
         self._thread.join()
 
     def _sum(self) -> None:
-        self._digest = self._snapshot.sha256(self._advance)
+        try:
+            self._digest = self._snapshot.sha256(self._advance)
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+            self._error = error
 
     def _advance(self, amount: int) -> None:
         if self._stop.is_set():
-            raise SystemExit
+            raise _StoppedError
         self._progress(amount)
 
     def result(self) -> tuple[Trailer, bytes]:
         """Wait for the sum, and compare it with the trailer."""
         self._thread.join()
+        if self._error:
+            raise self._error
         trailer = self._snapshot.trailer
         if trailer is None:
             return Trailer.ABSENT, self._digest
