@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import secrets
+import select
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from backstay.errors import AlreadyExistsError, BackstayError, SpaceError
 
 PRIVATE = 0o600
 PRIVATE_DIRECTORY = 0o700
+#: Seconds that the writer of a pipe may be silent: someone may be typing a passphrase.
+PATIENCE = 60.0
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
@@ -34,7 +37,7 @@ def new_file(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
         SpaceError: the disk is full.
         BackstayError: the directory can't be written.
     """
-    if os.path.lexists(path):
+    if is_there(path):
         raise AlreadyExistsError(f"{path} exists already", "name a file that does not")
     with explained(path):
         fd, hidden = _open_unnamed(path)
@@ -50,6 +53,20 @@ def new_file(path: Path, *, mode: int = PRIVATE) -> Iterator[BinaryIO]:
                 with suppress(FileNotFoundError):
                     hidden.unlink()
         sync_directory(path.parent)
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has that name, a link to nowhere included.
+
+    Raises:
+        BackstayError: it can't be told: the name is too long, or its directory is closed to us.
+    """
+    with explained(path):
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def _link(source: Path, path: Path) -> None:
@@ -161,16 +178,35 @@ def free_space(directory: Path) -> int:
 
 
 def read_private(path: Path, *, limit: int) -> bytes:
-    """Read a small regular file whole.
+    """Read a small file whole, or a pipe to its end: a shell's `<(...)` is one.
 
     Raises:
-        BackstayError: it can't be read, is no regular file, or has more than `limit` bytes.
+        BackstayError: it can't be read, is a directory, has more than `limit` bytes, or is a pipe
+            that nobody writes to.
     """
-    with explained(path), path.open("rb") as file:
-        facts = os.fstat(file.fileno())
-        if stat.S_ISDIR(facts.st_mode):
-            raise BackstayError(f"{path} is a directory", "name a file")
-        data = file.read(limit + 1)
+    with explained(path):
+        # Without O_NONBLOCK a pipe that nobody writes to would be waited for, for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            data = _read(fd, path, limit)
+        finally:
+            os.close(fd)
     if len(data) > limit:
         raise BackstayError(f"{path} has more than {limit} bytes", "is it the right file")
     return data
+
+
+def _read(fd: int, path: Path, limit: int) -> bytes:
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        raise BackstayError(f"{path} is a directory", "name a file")
+    ready = select.poll()
+    ready.register(fd, select.POLLIN)
+    data = bytearray()
+    while len(data) <= limit:
+        if not ready.poll(PATIENCE * 1000):
+            raise BackstayError(f"{path}: nothing came for {PATIENCE:g} s", "does anyone write it")
+        chunk = os.read(fd, limit + 1 - len(data))
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from backstay.errors import BackstayError, RefusedError, UsageError
-from backstay.files import explained, read_private
+from backstay.files import explained, is_there, read_private
 
 PLACES = (
     Path("backstay.toml"),
@@ -166,7 +166,7 @@ def find_settings(named: str | None) -> Settings | None:
         return _read(Path(named))
     for place in PLACES:
         path = _expanded(place)
-        if path is not None and os.path.lexists(path):
+        if path is not None and is_there(path):
             _check_owner(path)
             return _read(path)
     return None

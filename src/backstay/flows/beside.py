@@ -6,8 +6,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: How long a thread that is told to stop may take: one request to the store.
-STOP_SECONDS = 60.0
+#: How long a thread that is told to stop may take: a store that answers needs no more.
+STOP_SECONDS = 10.0
 
 
 class Beside(Generic[T]):

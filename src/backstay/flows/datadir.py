@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.errors import AlreadyExistsError, BackstayError
-from backstay.files import explained, rename_new, sync_tree
+from backstay.files import explained, is_there, rename_new, sync_tree
 
 #: A new filesystem has this directory; it makes a mount point no less empty.
 _NOT_COUNTED = "lost+found"
@@ -42,8 +42,8 @@ class Target:
 
     @property
     def prefix(self) -> str:
-        """How names of the private directories begin."""
-        return f".{self.path.name}.backstay-"
+        """How names of the private directories begin; never too long for a name."""
+        return f".{self.path.name[:50]}.backstay-"
 
 
 def look_at(path: Path) -> Target:
@@ -54,7 +54,7 @@ def look_at(path: Path) -> Target:
         BackstayError: its parent is missing.
     """
     path = path.absolute()
-    if not os.path.lexists(path):
+    if not is_there(path):
         if not path.parent.is_dir():
             raise BackstayError(f"{path.parent} is no directory", "make it first")
         return Target(path, exists=False)
@@ -99,7 +99,11 @@ def _make_private(target: Target) -> tuple[Path, int]:
 
 
 def _sweep(target: Target) -> None:
-    for left in target.workplace.glob(f"{target.prefix}*"):
+    left_over = []
+    with suppress(OSError):
+        # Not by a pattern: the target's own name may hold what means something in one.
+        left_over = [p for p in target.workplace.iterdir() if p.name.startswith(target.prefix)]
+    for left in left_over:
         with suppress(OSError):
             lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

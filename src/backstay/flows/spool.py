@@ -16,6 +16,7 @@ from backstay.files import explained, free_space, unnamed_file
 
 #: What is kept free beside the spool, so that a backup does not fill a disk that others use.
 MARGIN = 64 << 20
+_ELSEWHERE = "name a larger place with --spool-dir"
 
 
 class Spool(Closing):
@@ -35,7 +36,7 @@ class Spool(Closing):
         if expected and free < expected + MARGIN:
             raise SpaceError(
                 f"{directory} has {free} bytes free, {expected + MARGIN} are needed",
-                "name a larger place with --spool-dir",
+                _ELSEWHERE,
             )
         self._file = unnamed_file(directory)
         self._size = 0
@@ -60,10 +61,14 @@ class Spool(Closing):
             SpaceError: the disk is full.
         """
         view = memoryview(data).cast("B")
-        with explained(self._directory):
-            written = 0
-            while written < len(view):
-                written += os.pwrite(self.fd, view[written:], self._size + written)
+        try:
+            with explained(self._directory):
+                written = 0
+                while written < len(view):
+                    written += os.pwrite(self.fd, view[written:], self._size + written)
+        except SpaceError as error:
+            came = f"{error.what}, after {self._size} bytes had come"
+            raise SpaceError(came, _ELSEWHERE) from error
         with self._grown:
             self._size += written
             self._grown.notify_all()
