@@ -13,7 +13,7 @@ from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError, RefusedError
-from backstay.flows.examine import Findings, look_into
+from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
 from backstay.flows.source import Source
 from backstay.flows.spool import Follower
@@ -151,7 +151,9 @@ def _entry(
     """Describe what came; where it is too damaged for a figure, that one is 0."""
     source, header = received.source, received.source.header
     status = found.status or Status(hash=0, revision=0, total_keys=0, total_size=0)
-    hashkv = found.hashkv or HashKV(hash=0, revision=0, compact_revision=NEVER_COMPACTED)
+    hashkv = hashkv_of(snapshot, found) or HashKV(
+        hash=0, revision=0, compact_revision=NEVER_COMPACTED
+    )
     return SnapshotEntry(
         name=NAME,
         # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.

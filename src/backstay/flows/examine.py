@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from backstay.checks import content, structure
 from backstay.checks.question import Answer
 from backstay.clock import Clock
-from backstay.errors import DamagedError
-from backstay.mvcc.examination import Examination, examine, work
+from backstay.mvcc.content import Content
+from backstay.mvcc.examination import examine, work
 from backstay.mvcc.hashkv import HashKV, compute_hashkv
 from backstay.mvcc.snapshot import Snapshot, Trailer
 from backstay.mvcc.status import Status
@@ -21,14 +21,14 @@ class Findings:
         trailer: how the SHA-256 at its end compares.
         sha256: of the database, hex.
         status: hash, keys and size; None where the structure is damaged.
-        hashkv: at its newest revision; None where the file is damaged.
+        content: what is in bucket `key`; None where it is damaged.
         checks: structure and content, with their verdicts.
     """
 
     trailer: Trailer
     sha256: str
     status: Status | None
-    hashkv: HashKV | None
+    content: Content | None
     checks: tuple[Check, ...]
 
 
@@ -50,7 +50,7 @@ def look_into(snapshot: Snapshot, clock: Clock, report: Report) -> Findings:
         trailer=found.trailer,
         sha256=found.sha256.hex(),
         status=found.status,
-        hashkv=_hashkv(snapshot, found),
+        content=found.content if isinstance(found.content, Content) else None,
         checks=(
             _check(structure.NAME, structure.structure(found.structure), seconds),
             _check(content.NAME, content.content(found.content), seconds),
@@ -62,7 +62,8 @@ def _check(name: str, answer: Answer, seconds: float) -> Check:
     return Check(name=name, verdict=answer.verdict, detail=answer.detail, seconds=seconds)
 
 
-def _hashkv(snapshot: Snapshot, found: Examination) -> HashKV | None:
-    if isinstance(found.structure, DamagedError) or isinstance(found.content, DamagedError):
+def hashkv_of(snapshot: Snapshot, found: Findings) -> HashKV | None:
+    """Compute HashKV at the newest revision; None where the file is too damaged for it."""
+    if found.status is None or found.content is None:
         return None
     return compute_hashkv(snapshot)

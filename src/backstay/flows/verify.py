@@ -9,7 +9,7 @@ from backstay.checks.stored import stored
 from backstay.checks.transfer import transfer
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError
-from backstay.flows.examine import Findings, look_into
+from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.fetch import BackupSubject, FileSubject
 from backstay.kubedata.encryption import EncryptionConfiguration
 from backstay.kubedata.outcome import KeyProof
@@ -151,27 +151,28 @@ def _inside(
         checks += [
             _transfer(found, clock),
             *found.checks,
-            ask("figures", lambda: _figures(found, subject.snapshot), clock),
+            ask("figures", lambda: _figures(opened[0], found, subject.snapshot), clock),
         ]
         return checks, _Keys(opened[0], question, clock)
 
 
-def _figures(found: Findings, snapshot: SnapshotEntry) -> Answer:
+def _figures(snapshot: Snapshot, found: Findings, written: SnapshotEntry) -> Answer:
     """Compare what the file says now with what the manifest says of it."""
-    if found.status is None or found.hashkv is None:
-        raise DamagedError("the figures can't be had: see structure")
+    hashkv = hashkv_of(snapshot, found)
+    if found.status is None or hashkv is None:
+        return failed("the figures can't be had: see structure and content")
     pairs = {
-        "hash": (found.status.hash, snapshot.hash),
-        "keys": (found.status.total_keys, snapshot.total_keys),
-        "HashKV": (found.hashkv.hash, snapshot.hashkv.hash),
-        "revision": (found.hashkv.revision, snapshot.hashkv.revision),
+        "hash": (found.status.hash, written.hash),
+        "keys": (found.status.total_keys, written.total_keys),
+        "HashKV": (hashkv.hash, written.hashkv.hash),
+        "revision": (hashkv.revision, written.hashkv.revision),
     }
     wrong = [
         f"{name} {mine}, not {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs
     ]
     if wrong:
         return failed(f"the file differs from its manifest: {'; '.join(wrong)}")
-    return passed(f"HashKV {found.hashkv.hash} at revision {found.hashkv.revision}, as recorded")
+    return passed(f"HashKV {hashkv.hash} at revision {hashkv.revision}, as recorded")
 
 
 def _judged(checks: tuple[Check, ...], report: Report) -> tuple[Check, ...]:
