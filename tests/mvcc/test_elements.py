@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from backstay.bolt import sweep
 from backstay.errors import DamagedError
-from backstay.mvcc.elements import fingerprint, read_elements
+from backstay.mvcc.elements import read_elements
+from backstay.mvcc.keyset import KeyTable, fingerprint, tail
 from backstay.mvcc.keyvalue import parse_keyvalue
 from backstay.mvcc.revision import parse_revision
 from backstay.mvcc.snapshot import Snapshot
@@ -52,7 +53,8 @@ def compare(path) -> int:
                     elements.subs[index],
                     elements.tombstones[index],
                 )
-                assert keys[index] == one.key
+                assert keys[index] == elements.key(data, index) == one.key
+                assert elements.tails[index] == tail(one.key)
                 assert elements.name_sizes[index] == len(one.key)
                 assert elements.creates[index] == one.create_revision
                 assert elements.mods[index] == one.mod_revision
@@ -205,6 +207,22 @@ def test_fingerprints_of_different_keys_differ():
     assert len({fingerprint(key) for key in keys}) == len(keys)
     assert max(len(fingerprint(key)) for key in keys) == 25
     assert fingerprint(b"k" * 24) == b"k" * 24
+
+
+@given(keys=st.lists(st.binary(max_size=12), max_size=50))
+def test_a_table_has_all_keys_of_its_set(keys):
+    table = KeyTable()
+    tails = np.array([tail(key) for key in keys], np.uint64)
+    assert not table.may_have(tails).any()
+    table.add(tails)
+    assert table.may_have(tails).all()
+
+
+def test_a_table_has_few_others():
+    table = KeyTable()
+    table.add(np.array([tail(b"name-%06d" % n) for n in range(1000)], np.uint64))
+    others = np.array([tail(b"name-%06d" % n) for n in range(1000, 100_000)], np.uint64)
+    assert table.may_have(others).mean() < 0.01
 
 
 def test_until_counts_elements(tmp_path):

@@ -10,13 +10,13 @@ must end where the element ends.
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backstay.bolt.image import Image
 from backstay.bolt.sweep import Run, Sweep
+from backstay.mvcc.keyset import TAIL_MASKS, TAIL_SIZE, tail
 from backstay.mvcc.keyvalue import KeyValue, parse_keyvalue
 from backstay.mvcc.revision import (
     ELEMENT_SIZE,
@@ -30,7 +30,7 @@ from backstay.mvcc.wire import MalformedError
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-_Words = NDArray[np.uint64]
+Words = NDArray[np.uint64]
 
 _KEY_TAG, _CREATE_TAG, _MOD_TAG, _VERSION_TAG, _VALUE_TAG, _LEASE_TAG = (
     np.uint64(tag) for tag in (0x0A, 0x10, 0x18, 0x20, 0x2A, 0x30)
@@ -39,8 +39,6 @@ _KEY_TAG, _CREATE_TAG, _MOD_TAG, _VERSION_TAG, _VALUE_TAG, _LEASE_TAG = (
 _MAX_LENGTH = 1 << 40
 #: Bytes that are read at once for a tag and a number.
 _FIELD = 16
-#: Bytes of a digest of a key.
-_DIGEST_SIZE = 25
 #: Where the sub revision begins in an element's key.
 _SUB = 9
 
@@ -71,6 +69,7 @@ class Elements:
         creates: create revision; 0 for deletes and bumps, as are the next two.
         mods: mod revision.
         versions: version.
+        tails: the last eight bytes of the key, see `keyset.tail`.
         odd: what was read one by one, by its place; for these `names` means nothing.
     """
 
@@ -84,6 +83,7 @@ class Elements:
     creates: Ints
     mods: Ints
     versions: Ints
+    tails: Words
     odd: dict[int, KeyValue]
 
     def __len__(self) -> int:
@@ -99,6 +99,13 @@ class Elements:
         """How many elements there are up to a main revision; only where mains rise."""
         return int(np.searchsorted(self.mains, revision, "right"))
 
+    def key(self, data: mmap.mmap, index: int) -> bytes:
+        """Give the key that an element changed."""
+        if index in self.odd:
+            return self.odd[index].key
+        start = int(self.names[index])
+        return data[start : start + int(self.name_sizes[index])]
+
     def keys(self, data: mmap.mmap, first: int, last: int) -> list[bytes]:
         """Give the keys that elements `first` to `last` - 1 changed."""
         starts = self.names[first:last].tolist()
@@ -108,16 +115,6 @@ class Elements:
             if first <= index < last:
                 found[index - first] = value.key
         return found
-
-
-def fingerprint(key: bytes) -> bytes:
-    """Give what stands for a key in large sets: itself, or a digest that takes less memory.
-
-    No key that stands for itself is as long as a digest, so two keys never have the same one.
-    """
-    if len(key) < _DIGEST_SIZE:
-        return key
-    return blake2b(key, digest_size=_DIGEST_SIZE).digest()
 
 
 def read_elements(snapshot: Snapshot) -> Iterator[Elements]:
@@ -160,10 +157,12 @@ class ElementReader:
         )
         mains, subs, tombstones = self._revisions(starts, values - starts)
         parsed = self._values(values, stops)
+        tails = self._tails(parsed)
         odd = {}
         for index in np.flatnonzero(~parsed.plain).tolist():
             value = self._exactly(int(mains[index]), int(values[index]), int(stops[index]))
             odd[index] = value
+            tails[index] = tail(value.key)
             parsed.name_sizes[index] = len(value.key)
             parsed.creates[index] = value.create_revision
             parsed.mods[index] = value.mod_revision
@@ -179,6 +178,7 @@ class ElementReader:
             parsed.creates,
             parsed.mods,
             parsed.versions,
+            tails,
             odd,
         )
 
@@ -222,7 +222,13 @@ class ElementReader:
         plain = cursor.good & (cursor.at == stops)
         return _Values(plain, names, name_sizes, creates, mods, versions)
 
-    def field(self, at: Ints) -> tuple[_Words, _Words]:
+    def _tails(self, values: "_Values") -> Words:
+        ends = np.where(values.plain, values.names + values.name_sizes, TAIL_SIZE)
+        tails: Words = self._eights[ends - TAIL_SIZE].view("<u8").astype(np.uint64)
+        tails &= TAIL_MASKS[np.minimum(values.name_sizes, TAIL_SIZE)]
+        return tails
+
+    def field(self, at: Ints) -> tuple[Words, Words]:
         """Read 16 bytes at each offset, as two little-endian numbers; those at the end, not all."""
         words = self._fields[np.minimum(at, self._size - _FIELD)].view("<u8")
         return words[::2], words[1::2]
@@ -267,8 +273,8 @@ class _Cursor:
         here: Bools = (low & _BYTE == tag) & (self.at < self._stops)
         # The eight bytes after the tag. A number ends with the first byte below 0x80.
         rest = low >> _EIGHT | high << _FIFTY_SIX
-        ends: _Words = ~rest & _HIGH_BITS
-        used: _Words = ends ^ (ends - _ONE)
+        ends: Words = ~rest & _HIGH_BITS
+        used: Words = ends ^ (ends - _ONE)
         value = _squeezed(rest & used)
         size = np.bitwise_count(used).astype(np.int64) >> 3
         long = ends == 0
@@ -292,7 +298,7 @@ class _Cursor:
         self.at = np.minimum(at, self._stops)
 
 
-def _squeezed(words: _Words) -> _Words:
+def _squeezed(words: Words) -> Words:
     """Put the low seven bits of each byte together: the number that a varint says."""
     words = words & ~_HIGH_BITS
     for mask, shift in _SQUEEZE:

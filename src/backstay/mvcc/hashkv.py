@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backstay.mvcc.checksum import extend, extend_ranges
-from backstay.mvcc.elements import Bools, Elements, fingerprint, read_elements
+from backstay.mvcc.elements import Bools, Elements, read_elements
+from backstay.mvcc.keyset import KeyTable, fingerprint
 from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.window import compaction_in_window, revision_in_window
 
@@ -99,6 +100,7 @@ class _Kept:
         self._settled = snapshot.finished_compaction
         #: Keys that were changed between the two.
         self._changed: set[bytes] = set()
+        self._table = KeyTable()
         #: For each element after `_settled` and up to `compacted`: whether it is kept.
         self._flags = bytearray()
         #: Whether an element after `compacted` is the last of its key, and no tombstone.
@@ -113,6 +115,7 @@ class _Kept:
             first, last = elements.until(self._settled), elements.until(revision)
             early += max(elements.until(self.compacted) - first, 0)
             columns.add(elements, first, last)
+            self._table.add(elements.tails[first:last])
         return columns, early
 
     def _look_back(self, columns: "_Columns", early: int) -> None:
@@ -142,11 +145,9 @@ class _Kept:
         """
         settled, last = elements.until(self._settled), elements.until(self.compacted)
         kept = ~elements.tombstones[:last]
-        if self._changed and settled:
-            keys = elements.keys(self._data, 0, settled)
-            for index, key in enumerate(map(fingerprint, keys)):
-                if key in self._changed:
-                    kept[index] = False
+        for index in np.flatnonzero(self._table.may_have(elements.tails[:settled])).tolist():
+            if fingerprint(elements.key(self._data, index)) in self._changed:
+                kept[index] = False
         flags = self._flags[done : done + last - settled]
         kept[settled:] = np.frombuffer(bytes(flags), np.bool_)
         return kept, done + last - settled

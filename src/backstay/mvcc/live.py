@@ -10,7 +10,8 @@ from random import Random
 
 import numpy as np
 
-from backstay.mvcc.elements import Bools, Elements, fingerprint, read_elements
+from backstay.mvcc.elements import Bools, Elements, read_elements
+from backstay.mvcc.keyset import KeyTable, fingerprint, tail
 from backstay.mvcc.keyvalue import KeyValue, parse_keyvalue
 from backstay.mvcc.revision import ELEMENT_SIZE
 from backstay.mvcc.snapshot import Snapshot
@@ -117,20 +118,20 @@ def _last_of(snapshot: Snapshot, revision: int, places: list[int]) -> dict[bytes
     """
     data = snapshot.bolt.image.data
     picked: dict[bytes, tuple[int, int]] = {}
+    table = KeyTable()
     wanted = np.array(places, np.int64)
     done = 0
     for elements in read_elements(snapshot):
         last = elements.until(revision)
         stored = _puts(elements)[:last]
         ordinals = np.cumsum(stored) - 1 + done
-        hits = set(np.flatnonzero(stored & np.isin(ordinals, wanted)).tolist())
         done += int(stored.sum())
-        keys = elements.keys(data, 0, last)
-        if not hits and picked.keys().isdisjoint(keys):
-            continue
-        for index, key in enumerate(keys):
+        hits = stored & np.isin(ordinals, wanted)
+        table.add(elements.tails[:last][hits])
+        for index in np.flatnonzero(table.may_have(elements.tails[:last])).tolist():
+            key = elements.key(data, index)
             picked.pop(key, None)
-            if index in hits:
+            if hits[index]:
                 picked[key] = _value_of(elements, index)
     return picked
 
@@ -164,12 +165,12 @@ def _changes(
     snapshot: Snapshot, revision: int, wanted: frozenset[bytes]
 ) -> Iterator[tuple[Elements, int, bytes]]:
     """Give the changes of certain keys up to a revision, in order."""
-    sizes = np.array(sorted({len(key) for key in wanted}), np.int64)
+    table = KeyTable()
+    table.add(np.array([tail(key) for key in wanted], np.uint64))
     data = snapshot.bolt.image.data
     for elements in read_elements(snapshot):
-        last = elements.until(revision)
-        if not np.isin(elements.name_sizes[:last], sizes).any():
-            continue
-        for index, key in enumerate(elements.keys(data, 0, last)):
-            if key in wanted and not elements.bumps[index]:
+        may_be = table.may_have(elements.tails) & ~elements.bumps
+        for index in np.flatnonzero(may_be[: elements.until(revision)]).tolist():
+            key = elements.key(data, index)
+            if key in wanted:
                 yield elements, index, key
