@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from backstay.errors import NotFoundError, SpaceError, StoreError
+from backstay.errors import AlreadyExistsError, NotFoundError, SpaceError, StoreError
 from backstay.repo.stores.file import FileStore
 
 KINDS = pytest.mark.parametrize("unnamed", [True, False], ids=["unnamed", "hidden"])
@@ -51,6 +51,13 @@ def test_nothing_hidden_stays_behind(root, unnamed):
         sink.write(b"2")
         raise ValueError("given up")
     assert everything(root) == ["a", "a/b"]
+
+
+def test_a_name_that_is_taken_is_found_before_anything_is_written(root):
+    store = FileStore(root)
+    store.put_new("a", b"1")
+    with pytest.raises(AlreadyExistsError), store.writer("a"):
+        pytest.fail("gigabytes would be written here")
 
 
 def test_a_link_out_of_the_repository_is_not_followed(root, tmp_path):

@@ -99,6 +99,15 @@ def test_where_the_bucket_is_named(s3_store, plain_server, monkeypatch, virtual_
         assert proxy.requests == [line]
 
 
+def test_objects_are_deleted_one_by_one(s3_store, plain_server):
+    """Not every server knows the request that deletes many."""
+    with wire.to(plain_server.endpoint) as between:
+        store = s3_store(plain_server, endpoint=between.url)
+        store.put_new("a", b"1")
+        store.delete("a")
+        assert [line.split()[0] for line in between.requests] == ["PUT", "DELETE"]
+
+
 MEASURE = """
 import os, re, sys
 from backstay.repo.url import Access, open_store

@@ -31,7 +31,6 @@ __all__ = ["Sealed", "Sealing", "seal", "unseal"]
 
 #: A recipient takes about 100 bytes. pyrage takes quadratic time over an endless header.
 _HEADER_LIMIT = 64 << 10
-_MAGIC = b"age-encryption.org/v1\n"
 _HEADER_END = re.compile(rb"\n--- [^\n]*\n")
 _STANZA = re.compile(rb"^-> X25519 ", re.MULTILINE)
 
@@ -216,9 +215,9 @@ class _Pieces:
         data = b""
         while not (end := _HEADER_END.search(data[:_HEADER_LIMIT])):
             piece = self._next() if len(data) < _HEADER_LIMIT else b""
-            data += piece
-            if not piece or not data.startswith(_MAGIC[: len(data)]):
+            if not piece:
                 raise DamagedError(f"{self.name} is no age file, or damaged", "use another backup")
+            data += piece
         self._ready = memoryview(data)
         return data[: end.end()]
 
