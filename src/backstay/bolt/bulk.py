@@ -22,7 +22,9 @@ from backstay.bolt.image import ELEMENT_SIZE, FIRST_PAGE, HEADER_SIZE, Image
 from backstay.bolt.page import BRANCH_PAGE, LEAF_PAGE
 
 #: So many elements are proven at a time at most, unless a single page has more.
-BATCH_ELEMENTS = 1 << 13
+BATCH_ELEMENTS = 1 << 15
+#: Bytes; more than the arrays of a batch take together.
+_KEPT_MEMORY = 16 << 20
 #: A tree is divided where it has so many subtrees.
 _SUBTREES = 32
 #: Longer keys are not compared here.
@@ -172,6 +174,9 @@ class Bulk:
 
     def __init__(self, image: Image, visited: Visited) -> None:
         self._image = image
+        # glibc takes the largest block that was freed as what a program deals in, and keeps that
+        # much. Else arrays of each batch would come as fresh pages from the system, zeroed.
+        np.empty(_KEPT_MEMORY, np.uint8)
         size = len(image.data)
         self._rows: NDArray[np.void] = np.ndarray((size // 16,), "V16", image.data)
         self._texts: NDArray[np.void] = np.ndarray(
@@ -256,35 +261,61 @@ class Bulk:
 
     def _ordered(self, keys: Keys, firsts: Ints, batch: Batch) -> bool:
         """Whether keys rise, and those of each page stay within what the branch above says."""
-        words = self._words(keys)
-        lows = self._words(batch.lows)
-        highs = self._words(batch.highs)
-        if words is None or lows is None or highs is None:
+        texts = self._texts_of(keys)
+        lows = self._texts_of(batch.lows)
+        limited = batch.highs.sizes != _NO_LIMIT
+        highs = self._texts_of(batch.highs[limited])
+        if texts is None or lows is None or highs is None:
             return False
         lasts = np.append(firsts[1:], len(keys.sizes)) - 1
-        limited = batch.highs.sizes != _NO_LIMIT
-        return bool(
-            _less(words[:, :-1], words[:, 1:]).all()
-            and not _less(words[:, firsts], lows).any()
-            and _less(words[:, lasts[limited]], highs[:, limited]).all()
+        return (
+            _all_less(texts[:-1], texts[1:])
+            and _all_less(texts[lasts[limited]], highs)
+            and _all_less(lows, texts[firsts], or_equal=True)
         )
 
-    def _words(self, keys: Keys) -> NDArray[np.uint64] | None:
-        """Keys as columns of numbers: padded with zeros to three words, then the size.
-
-        Columns are in the order of the keys; None where a key is too long for that.
-        """
-        offsets, sizes = keys.offsets, np.maximum(keys.sizes, 0)
-        if sizes.max() > MAX_KEY_SIZE or offsets.max() >= len(self._texts):
+    def _texts_of(self, keys: Keys) -> "_Texts | None":
+        """Read keys to be compared; None where one is too long for that."""
+        offsets, sizes = keys.offsets, keys.sizes
+        if not len(sizes):
+            return _Texts(np.empty((_WORDS, 0), np.uint64), sizes)
+        shortest, longest = int(sizes.min()), int(sizes.max())
+        if longest > MAX_KEY_SIZE or int(offsets.max()) >= len(self._texts):
             return None
-        texts = self._texts[offsets].view(">u8").reshape(-1, _WORDS)
-        words = np.empty((_WORDS + 1, len(sizes)), np.uint64)
-        words[:_WORDS] = texts.T
-        words[_WORDS] = sizes
-        shortest = int(sizes.min())
+        rows: NDArray[np.uint64] = self._texts[offsets].view("<u8").reshape(-1, _WORDS)
+        words = np.ascontiguousarray(rows.byteswap(inplace=True).T)
         for index in range(shortest // _WORD, _WORDS):
             words[index] &= _MASKS[np.minimum(np.maximum(sizes - _WORD * index, 0), _WORD)]
-        return words
+        return _Texts(words, sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Keys as three big-endian numbers each, zeros after the end, and their sizes.
+
+    These have the order of the keys: where all numbers are equal, one key is the other with zeros
+    at its end, and the shorter one comes first.
+    """
+
+    words: NDArray[np.uint64]
+    sizes: Ints
+
+    def __getitem__(self, index: Any) -> "_Texts":
+        return _Texts(self.words[:, index], self.sizes[index])
+
+
+def _all_less(ones: _Texts, others: _Texts, *, or_equal: bool = False) -> bool:
+    """Whether each key of one list comes before its counterpart in the other."""
+    less: NDArray[np.bool_] = ones.words[0] < others.words[0]
+    if less.all():
+        return True
+    equal: NDArray[np.bool_] = ones.words[0] == others.words[0]
+    for one, other in zip(
+        [*ones.words[1:], ones.sizes], [*others.words[1:], others.sizes], strict=True
+    ):
+        less |= equal & (one < other)
+        equal &= one == other
+    return bool((less | equal if or_equal else less).all())
 
 
 def divide(image: Image, visited: Visited, batch: Batch, half: int) -> Batch:
@@ -318,12 +349,3 @@ def _contiguous(starts: Ints, stops: Ints, firsts: Ints, heads: _Heads) -> bool:
     expected[firsts] = heads.data
     lasts = firsts + heads.counts - 1
     return bool((starts == expected).all() and (stops[lasts] <= heads.limits).all())
-
-
-def _less(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Compare columns of words, the last row first."""
-    less: NDArray[np.bool_] = a[_WORDS] < b[_WORDS]
-    for one, other in zip(a[_WORDS - 1 :: -1], b[_WORDS - 1 :: -1], strict=True):
-        less &= one == other
-        less |= one < other
-    return less
