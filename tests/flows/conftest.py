@@ -60,9 +60,14 @@ class Bench:
 
     store: FileStore
     repository: Repository
-    identities: Identities
+    identity: str
     spool: Path
     said: list
+
+    @property
+    def identities(self):
+        """What opens the backups."""
+        return Identities.parse(self.identity.encode(), "identity")
 
     def back_up(self, access, store=None, dialer=None, stall=1.0):
         """One backup, by the flow itself; `store` stands in for the real one."""
@@ -70,11 +75,11 @@ class Bench:
         with Client(replace(access, timeouts=timeouts), dialer) as client:
             return self.back_up_by(client, store)
 
-    def back_up_by(self, client, store=None):
+    def back_up_by(self, client, store=None, *listeners):
         """The same by a client that stays open: closing one takes a while."""
         used = Repository(store or self.store, self.repository.config)
         options = Options(cluster="prod", spool_dir=self.spool)
-        report = Report(self.said.append)
+        report = Report(self.said.append, *listeners)
         return backup(EtcdSource(client), used, options, clock=CLOCK, report=report)
 
     @property
@@ -119,4 +124,4 @@ def bench(tmp_path):
     repository = Repository.init(store, new_config(Role.DATA, [recipient], {}, CLOCK.now()))
     spool = tmp_path / "spool"
     spool.mkdir()
-    return Bench(store, repository, Identities.parse(text.encode(), "identity"), spool, [])
+    return Bench(store, repository, text, spool, [])

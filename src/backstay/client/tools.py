@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from backstay.errors import ToolError
+from backstay.errors import SpaceError, ToolError
 
 Version = tuple[int, int, int]
 
@@ -26,6 +26,7 @@ MEMBER_MINIMUM: Version = (3, 4, 0)
 _VERSION = re.compile(r"(etcd(?:utl|ctl)?)\s+[Vv]ersion:\s+(\d+)\.(\d+)\.(\d+)")
 _ASK_SECONDS = 10.0
 _RESTORE_SECONDS = 6 * 3600.0
+_FULL = "no space left"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,7 @@ def restore(
 
     Raises:
         ToolError: the tool failed; its own last words are in the message.
+        SpaceError: it ran out of room.
     """
     command = [str(tool.path), "snapshot", "restore", str(snapshot), "--data-dir", str(data_dir)]
     try:
@@ -236,7 +238,7 @@ def restore(
     if done.returncode != 0:
         words = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         told = next((line for line in words if line.startswith("Error:")), (words or ["?"])[-1])
-        raise ToolError(
-            f"{tool} could not restore: {told.removeprefix('Error: ')[:300]}",
-            "look at the options that name the members",
-        )
+        what = f"{tool} could not restore: {told.removeprefix('Error: ')[:300]}"
+        if _FULL in what.lower():
+            raise SpaceError(what, "free some space, or name another directory")
+        raise ToolError(what, "look at the options that name the members")

@@ -13,13 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backstay.errors import AlreadyExistsError, BackstayError
-from backstay.files import explained, is_there, rename_new, sync_tree
+from backstay.errors import AlreadyExistsError, BackstayError, SpaceError
+from backstay.files import explained, free_space, is_there, rename_new, sync_tree
 
 #: A new filesystem has this directory; it makes a mount point no less empty.
 _NOT_COUNTED = "lost+found"
 #: What etcd keeps in its data directory.
 MEMBER = "member"
+#: The first part of etcd's log, which is allocated whole, and some change.
+LOG_SIZE = 66 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,24 @@ def look_at(path: Path) -> Target:
             f"{path} is not empty", "name a directory that is new or empty; nothing was changed"
         )
     return target
+
+
+def check_room(target: Target, size: int) -> None:
+    """Look whether there is room to build: the snapshot, what the tool makes of it, and its log.
+
+    Args:
+        target: where the data directory is to appear.
+        size: bytes of the snapshot.
+
+    Raises:
+        SpaceError: there is not.
+    """
+    free, needed = free_space(target.workplace), 2 * size + LOG_SIZE
+    if free < needed:
+        raise SpaceError(
+            f"{target.workplace} has {free} bytes free, {needed} are needed to build {target.path}",
+            "free some space there, or name another --data-dir; nothing was changed",
+        )
 
 
 @contextmanager

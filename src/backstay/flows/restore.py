@@ -109,6 +109,7 @@ def restore_etcd(subject: Subject, options: Options, report: Report) -> Restored
         AlreadyExistsError: something stands at the target.
         RefusedError: several members from a moving name, or a file without a SHA-256.
         DamagedError: the backup is damaged.
+        SpaceError: a disk is too full.
     """
     check_members(subject, options.membership)
     tool = find_restorer(options.etcdutl)
@@ -123,6 +124,7 @@ def restore_etcd(subject: Subject, options: Options, report: Report) -> Restored
                 "look at it with `backstay verify`, then use --skip-hash-check",
             )
         _compare(tool, needed(snapshot.cluster_version, snapshot.storage_version), report)
+        datadir.check_room(target, snapshot.size)
         private = stack.enter_context(datadir.building(target))
         return _build(
             snapshot,
