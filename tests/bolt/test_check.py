@@ -120,6 +120,10 @@ def broken(name: str) -> bytes:
             pages.branch(3, [(b"00000-0", 1)])
         case "page beyond the file":
             pages.branch(3, [(b"00000-0", 10), (b"00001-0", 2**63)])
+        case "a root beyond the file":
+            pages.leaf(2, [(b"key", bucket(2**63))], flags=1)
+        case "a root beyond all numbers":
+            pages.leaf(2, [(b"key", bucket(2**64 - 1))], flags=1)
         case "other id":
             pages.put(12, b"\x0d" + pages.pages[12][1:])
         case "kind":
@@ -189,6 +193,8 @@ BROKEN = {
     "page of another bucket": "page 12 of bucket other is reached twice",
     "page of a meta": "refers to page 1, and",
     "page beyond the file": "refers to page 9223372036854775808",
+    "a root beyond the file": "bucket key refers to page 9223372036854775808",
+    "a root beyond all numbers": "bucket key refers to page 18446744073709551615",
     "other id": "page 12 of bucket key says that it is page 13",
     "kind": "page 12 of bucket key is of kind 0x10",
     "too many elements": "page 12 of bucket key claims 1023 elements",

@@ -88,6 +88,8 @@ class Sweep:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from backstay.bolt import bulk  # noqa: PLC0415 - see above
 
+        # A root that is no page can't even be put into an array.
+        self._image.page(self._bucket.root, self._bucket.owner)
         batch = bulk.Batch.of(self._bucket.root)
         if half is not None:
             batch = bulk.divide(self._image, self._visited, batch, half)
