@@ -24,7 +24,7 @@ from backstay.bolt.page import BRANCH_PAGE, LEAF_PAGE
 #: So many elements are proven at a time at most, unless a single page has more.
 BATCH_ELEMENTS = 1 << 15
 #: Bytes; more than the arrays of a batch take together.
-_KEPT_MEMORY = 16 << 20
+_KEPT_MEMORY = 8 << 20
 #: A tree is divided where it has so many subtrees.
 _SUBTREES = 32
 #: Longer keys are not compared here.
