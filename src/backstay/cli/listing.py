@@ -28,4 +28,4 @@ def command(
     else:
         session.print(table_of(found))
     for entry in unreadable:
-        session.complain(f"{entry.path} is not listed: {entry.reason}", do="")
+        session.complain(f"unreadable: {entry.reason}", do=entry.do)

@@ -74,6 +74,8 @@ def backup(
             f"{repository.store.url} is a repository for {repository.config.role}",
             "name one that was made with --role data",
         )
+    if not repository.config.recipients:
+        report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run = Run.begin(options.cluster, clock.now())
 
     def sealed(follower: Follower, number: int) -> ObjectEntry:

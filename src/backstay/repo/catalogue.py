@@ -47,6 +47,7 @@ PROOF = frozenset({"transfer", "stored", "structure", "content"})
 #: Objects without a manifest are left alone for this long: their backup may still be running.
 SAFE_AGE = timedelta(hours=24)
 _READERS = 16
+_COPIED = "use the repository that it was made in: what it names need not be here"
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -91,13 +92,15 @@ class Unreadable:
     Attributes:
         cluster: whose backup it is.
         path: where it lies.
-        reason: one line.
+        reason: one line, that names it.
+        do: what the reader can do about it.
         written: when it came to the store, by the store's clock.
     """
 
     cluster: str
     path: str
     reason: str
+    do: str
     written: datetime
 
 
@@ -229,15 +232,16 @@ class Repository:
             self._check_place(manifest, f"{cluster}/{name}", info.path)
             later = tuple(self._note(note, manifest.id) for note in said.get(name, ()))
         except (FormatError, NotFoundError) as error:
-            return Unreadable(cluster, info.path, str(error), info.modified)
+            do = error.do or "update backstay, or use another backup"
+            return Unreadable(cluster, info.path, error.what, do, info.modified)
         return Entry(manifest, tuple(sorted(later, key=lambda note: note.at)), info.modified)
 
     def _check_place(self, manifest: Manifest, expected: str, path: str) -> None:
         """Find manifests that were copied: what they name need not be there."""
         if manifest.id != expected:
-            raise FormatError(f"{path} is the manifest of {manifest.id}")
+            raise FormatError(f"{path} is the manifest of {manifest.id}", _COPIED)
         if manifest.repository != self.config.repository:
-            raise FormatError(f"{path} was copied from another repository")
+            raise FormatError(f"{path} was copied from another repository", _COPIED)
 
     def _note(self, info: ObjectInfo, backup: str) -> Note:
         note = parse_note(self.store.read(info.path, MAX_SIZE), info.path)
@@ -267,7 +271,7 @@ class Repository:
         for entry in self._named(wanted):
             if isinstance(entry, Entry):
                 return entry
-            raise FormatError(entry.reason, "update backstay, or use another backup")
+            raise FormatError(entry.reason, entry.do)
         raise NotFoundError(f"{self.store.url} has no backup {text}", "see `backstay list`")
 
     def _named(self, wanted: BackupId) -> Iterator[Entry | Unreadable]:
