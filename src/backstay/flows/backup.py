@@ -1,6 +1,7 @@
 """Making a backup: stream, spool, seal and check; then the manifest, last.
 
-Until the manifest is written nothing of it is a backup (promise 1).
+Until the manifest is written nothing of it is a backup (promise 1). A thread seals behind the
+stream and reads back what the store has, while the snapshot that came is looked into.
 """
 
 import secrets
@@ -48,6 +49,14 @@ class Options:
     sealing: Sealing = field(default_factory=Sealing)
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the store has, and whether it has it."""
+
+    entry: ObjectEntry
+    check: Check
+
+
 def backup(
     source: Source, repository: Repository, options: Options, *, clock: Clock, report: Report
 ) -> Manifest:
@@ -78,15 +87,19 @@ def backup(
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run = Run.begin(options.cluster, clock.now())
 
-    def sealed(follower: Follower, number: int) -> ObjectEntry:
-        return _seal(follower, f"{run.folder}{ROLE}{number or ''}", repository, options.sealing)
+    def keep(follower: Follower, number: int) -> _Kept:
+        path = f"{run.folder}{ROLE}{number or ''}"
+        entry = _seal(follower, path, repository, options.sealing)
+        return _Kept(entry, _read_back(entry, follower, repository, clock, report))
 
-    with Intake(options.spool_dir, source.choose(report), sealed) as intake:
+    with Intake(options.spool_dir, source.choose(report), keep) as intake:
         received = source.fetch(intake, report)
-        entry = intake.finish(report)
+        intake.finish()
         with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
             found = look_into(snapshot, clock, report)
-            taken = _entry(snapshot, found, received, entry)
+            hashkv = hashkv_of(snapshot, found)
+            kept = intake.kept(report)
+            taken = _entry(snapshot, found, hashkv, received=received, path=kept.entry.path)
             manifest = Manifest(
                 repository=repository.config.repository,
                 id=str(run.backup(taken.revision)),
@@ -94,9 +107,9 @@ def backup(
                 kind=source.kind,
                 taken_at=run.began,
                 snapshots=(taken,),
-                objects=(entry,),
+                objects=(kept.entry,),
                 recipients=repository.config.recipients,
-                checks=_checks(found, received, entry, repository, clock=clock, report=report),
+                checks=_checks(found, received, kept.check, clock=clock, report=report),
                 **figures(taken),
             )
     repository.publish(manifest)
@@ -118,44 +131,40 @@ def _seal(follower: Follower, path: str, repository: Repository, sealing: Sealin
     )
 
 
+def _read_back(
+    entry: ObjectEntry, follower: Follower, repository: Repository, clock: Clock, report: Report
+) -> Check:
+    with report.task("reading back what is stored", entry.stored_size) as advance:
+
+        def progress(amount: int) -> None:
+            follower.check()
+            advance(amount)
+
+        return ask("stored", lambda: stored(repository.store, (entry,), progress), clock)
+
+
 def _checks(
-    found: Findings,
-    received: Received,
-    entry: ObjectEntry,
-    repository: Repository,
-    *,
-    clock: Clock,
-    report: Report,
+    found: Findings, received: Received, kept: Check, *, clock: Clock, report: Report
 ) -> tuple[CheckEntry, ...]:
-    """Run the checks, and write down what they found."""
-
-    def read_back() -> Check:
-        with report.task("reading back what is stored", entry.stored_size) as progress:
-            return ask("stored", lambda: stored(repository.store, (entry,), progress), clock)
-
-    checks = (
-        ask(
-            "transfer",
-            lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
-            clock,
-        ),
-        read_back(),
-        *found.checks,
+    """Ask what is not asked yet, tell all verdicts, and write them down."""
+    came = ask(
+        "transfer",
+        lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
+        clock,
     )
+    checks = (came, kept, *found.checks)
     for check in checks:
         report.judge(check)
     return tuple(CheckEntry.of(check) for check in checks)
 
 
 def _entry(
-    snapshot: Snapshot, found: Findings, received: Received, entry: ObjectEntry
+    snapshot: Snapshot, found: Findings, hashkv: HashKV | None, *, received: Received, path: str
 ) -> SnapshotEntry:
     """Describe what came; where it is too damaged for a figure, that one is 0."""
     source, header = received.source, received.source.header
     status = found.status or Status(hash=0, revision=0, total_keys=0, total_size=0)
-    hashkv = hashkv_of(snapshot, found) or HashKV(
-        hash=0, revision=0, compact_revision=NEVER_COMPACTED
-    )
+    hashkv = hashkv or HashKV(hash=0, revision=0, compact_revision=NEVER_COMPACTED)
     return SnapshotEntry(
         name=NAME,
         # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.
@@ -174,7 +183,7 @@ def _entry(
             revision=hashkv.revision,
             compact_revision=hashkv.compact_revision,
         ),
-        object=entry.path,
+        object=path,
     )
 
 

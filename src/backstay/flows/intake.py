@@ -1,52 +1,59 @@
-"""Where a snapshot comes in: spooled at full speed, and sealed into the store behind that.
+"""Where a snapshot comes in: spooled at full speed, and kept by a thread behind that.
 
 One try, one spool, one object: when the source starts again, what was there is dropped, and its
-object is never completed.
+object is never completed. When all has come, whoever took it in can look into it while the
+thread still stores it.
 """
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from backstay.closing import Closing
 from backstay.flows.beside import Beside
 from backstay.flows.spool import Follower, Spool
-from backstay.repo.manifest import ObjectEntry
 from backstay.report import Report
 
-#: Seals what a follower reads into the object of the given number.
-Seal = Callable[[Follower, int], ObjectEntry]
+T = TypeVar("T")
 
 
-class Intake(Closing):
+class Intake(Closing, Generic[T]):
     """A sink for a snapshot.
 
     Args:
         spool_dir: where the snapshot lies meanwhile.
         expected: bytes that will come at most, where that is known.
-        seal: called in a thread of its own, once for each try.
+        keep: called in a thread of its own, once for each try, with the number of the try;
+            stores what the follower reads.
 
     Raises:
         SpaceError: there is not enough room.
     """
 
-    def __init__(self, spool_dir: Path, expected: int, seal: Seal) -> None:
+    def __init__(self, spool_dir: Path, expected: int, keep: Callable[[Follower, int], T]) -> None:
         self._spool_dir = spool_dir
         self._expected = expected
-        self._seal = seal
+        self._keep = keep
         self._tries = 0
         self._begin()
 
     def close(self) -> None:
         """Drop what is there, wherever it has come to."""
         self._spool.fail()
-        self._sealing.stopped()
+        self._keeping.stopped()
         self._spool.close()
 
     def _begin(self) -> None:
         number, spool = self._tries, Spool(self._spool_dir, expected=self._expected)
         self._tries += 1
         self._spool = spool
-        self._sealing = Beside(lambda: self._seal(spool.follow(), number))
+
+        def work() -> T:
+            # A stream that never begins leaves nothing at the store.
+            spool.wait(0)
+            return self._keep(spool.follow(), number)
+
+        self._keeping = Beside(work)
 
     @property
     def fd(self) -> int:
@@ -58,11 +65,11 @@ class Intake(Closing):
 
         Raises:
             SpaceError: the disk is full.
-            BackstayError: what the store said to the thread that seals.
+            BackstayError: what the store said to the thread that keeps it.
         """
-        if self._sealing.error is not None:
+        if self._keeping.error is not None:
             # Nobody can store it: the stream is not worth going on with.
-            raise self._sealing.error
+            raise self._keeping.error
         return self._spool.write(data)
 
     def reset(self) -> None:
@@ -70,12 +77,15 @@ class Intake(Closing):
         self.close()
         self._begin()
 
-    def finish(self, report: Report) -> ObjectEntry:
-        """Say that all has come, and wait until it is in the store.
+    def finish(self) -> None:
+        """Say that all has come."""
+        self._spool.finish()
+
+    def kept(self, report: Report) -> T:
+        """Wait until all is kept.
 
         Raises:
             BackstayError: what the store said.
         """
-        self._spool.finish()
-        with report.task("sealing the rest"):
-            return self._sealing.result()
+        with report.task("storing the rest"):
+            return self._keeping.result()

@@ -95,6 +95,11 @@ class Spool(Closing):
         """Read from the start, waiting for what has not come yet."""
         return Follower(self)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the rest will never come, or nobody wants it any more."""
+        return self._failed
+
     def wait(self, position: int) -> int:
         """Wait for bytes after `position`.
 
@@ -133,3 +138,12 @@ class Follower:
         data = os.pread(self._spool.fd, wanted, self._position)
         self._position += len(data)
         return data
+
+    def check(self) -> None:
+        """Look whether what was read is still wanted.
+
+        Raises:
+            CutShortError: it is not.
+        """
+        if self._spool.failed:
+            raise CutShortError("the snapshot is not wanted any more")
