@@ -131,6 +131,7 @@ def subject_of(
             "name the file, or the repository with --repo or BACKSTAY_REPO",
         )
     repository = open_repository(StoreOptions.of(options), options.get("recipient", ()))
+    entry = repository.find(subject)
     identities = read_identities(options.get("identity"))
     if need_identity and repository.config.recipients and identities is None:
         raise SealError(
@@ -138,7 +139,7 @@ def subject_of(
             "give the identity file with --identity or BACKSTAY_IDENTITY",
         )
     spool = spool_directory(options.get("spool_dir"))
-    return BackupSubject(repository, repository.find(subject), subject, identities, spool)
+    return BackupSubject(repository, entry, subject, identities, spool)
 
 
 def etcd_access(options: dict[str, Any]) -> "Access":

@@ -33,6 +33,7 @@ class MemberHealth:
             it was tried.
         status: what it says of itself; None where it could not be reached.
         error: why it could not be reached; empty where it was.
+        hint: what to do about that; may be empty.
         name: its name; empty where the member list was not to be had.
         alarms: those that stand against it.
         elsewhere: those that stand against other members; a snapshot of this one has them too.
@@ -41,6 +42,7 @@ class MemberHealth:
     endpoints: tuple[Endpoint, ...]
     status: Status | None = None
     error: str = ""
+    hint: str = ""
     name: str = ""
     alarms: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
@@ -107,9 +109,10 @@ class Choice:
         """
         if not self.order:
             reasons = "; ".join(f"{o.member.title} {o.reason}" for o in self.opinions)
+            hints = [o.member.hint for o in self.opinions if o.member.hint]
             raise EtcdError(
                 f"no member is fit to take a snapshot from: {reasons}",
-                "name other members with --endpoints, or mend these",
+                hints[0] if hints else "name other members with --endpoints, or mend these",
             )
         return self.order[0]
 
@@ -162,7 +165,7 @@ def _ask(etcd: Etcd, endpoint: Endpoint) -> MemberHealth:
     try:
         return MemberHealth(endpoints=(endpoint,), status=etcd.status(endpoint))
     except EtcdError as error:
-        return MemberHealth(endpoints=(endpoint,), error=error.what)
+        return MemberHealth(endpoints=(endpoint,), error=error.what, hint=error.do)
 
 
 def _told(status: Status) -> Iterable[Alarm]:

@@ -5,6 +5,7 @@ appears at the target before all is on the disk (promise 6).
 """
 
 import hashlib
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,7 +77,8 @@ class Restored:
 
 def token_of(name: str) -> str:
     """Make an initial cluster token from a backup's ID: equal on all members, new for each ID."""
-    return f"backstay-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    # A file's name need not be text.
+    return f"backstay-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
 
 
 def check_members(subject: Subject, membership: Membership) -> None:
