@@ -1,6 +1,6 @@
 """Snapshot files made from a list of changes, right or wrong: what no etcd would write too.
 
-    data = snapshot([put(2, b"a"), delete(3, b"a")], compacted=2)
+data = snapshot([put(2, b"a"), delete(3, b"a")], compacted=2)
 """
 
 from dataclasses import dataclass
