@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 from backstay.bolt.image import Element, Image, Page
 from backstay.bolt.page import BUCKET_FLAG, BUCKET_HEADER
+from backstay.bolt.visited import Visited
 from backstay.errors import DamagedError
+
+__all__ = ["MAX_DEPTH", "Branch", "Bucket", "Step", "Visited", "open_bucket"]
 
 #: With two children for each branch, the least that bolt makes, this is more than 64-bit
 #: ids can fill with the key sizes that occur; real files have 2 to 5 levels.
@@ -66,60 +69,6 @@ class Branch:
                 self.numbers[start:], self.lows[start:], highs, strict=False
             )
         ]
-
-
-class Visited:
-    """Which pages have been seen: one byte a page.
-
-    Args:
-        image: the file.
-
-    Attributes:
-        seen: 1 for each page that has been.
-    """
-
-    def __init__(self, image: Image) -> None:
-        self._image = image
-        self.seen = bytearray(image.high_water)
-
-    def add(self, page: Page, owner: str) -> None:
-        """Note a page with its overflow.
-
-        Raises:
-            DamagedError: one of them has been seen before.
-        """
-        self.add_pages(page.number, page.overflow + 1, owner)
-
-    def add_pages(self, number: int, span: int, owner: str) -> None:
-        """Note pages that follow each other.
-
-        Raises:
-            DamagedError: one of them has been seen before.
-        """
-        if self.seen.find(1, number, number + span) >= 0:
-            raise self._image.damaged(
-                f"page {number} of {owner} is reached twice, or overlaps another page"
-            )
-        self.seen[number : number + span] = b"\1" * span
-
-    def merge(self, other: bytes) -> None:
-        """Take in what another walk has seen.
-
-        Raises:
-            DamagedError: both have seen the same page.
-        """
-        mine, theirs = (int.from_bytes(seen, "little") for seen in (self.seen, other))
-        if both := mine & theirs:
-            page = (both.bit_length() - 1) // 8
-            raise self._image.damaged(f"page {page} is reached twice")
-        self.seen[:] = (mine | theirs).to_bytes(len(self.seen), "little")
-
-    def __contains__(self, number: int) -> bool:
-        return bool(self.seen[number])
-
-    def count(self) -> int:
-        """How many pages have been seen."""
-        return self.seen.count(1)
 
 
 class Bucket:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import lt
 
-from backstay.bolt.bucket import Visited
 from backstay.bolt.file import BoltFile
 from backstay.bolt.image import FIRST_PAGE, HEADER_SIZE
 from backstay.bolt.page import FREELIST_PAGE, NO_FREELIST, PAGE_HEADER
 from backstay.bolt.sweep import Run, Sweep
+from backstay.bolt.visited import Visited
 
 #: A freelist with so many ids or more has their number in front of them.
 _MANY = 0xFFFF

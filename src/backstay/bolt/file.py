@@ -13,10 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from backstay.bolt.bucket import Bucket, Visited, open_bucket
+from backstay.bolt.bucket import Bucket, open_bucket
 from backstay.bolt.image import FIRST_PAGE, Image
 from backstay.bolt.meta import Meta, newest, read_metas
 from backstay.bolt.page import BUCKET_FLAG, MAGIC
+from backstay.bolt.visited import Visited
 from backstay.closing import Closing
 from backstay.errors import BackstayError, DamagedError
 from backstay.files import explained

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from backstay.bolt.bucket import MAX_DEPTH, Bucket, Step, Visited
+from backstay.bolt.bucket import MAX_DEPTH, Bucket, Step
 from backstay.bolt.image import Element, Image, Page
+from backstay.bolt.visited import Visited
 
 if TYPE_CHECKING:
-    from backstay.bolt.bulk import Batch, Bulk, Ints, Leaves
+    from backstay.bolt.batch import Batch, Ints, Leaves
+    from backstay.bolt.bulk import Bulk
 
 #: In a smaller file, looking page by page takes less time than importing numpy.
 _BULK_BYTES = 16 << 20
@@ -86,11 +88,12 @@ class Sweep:
         # numpy takes 70 ms to import, and small files do without. Its linear algebra, which is not
         # used, would start threads, and a process with threads can't fork safely.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        from backstay.bolt import batch as batches  # noqa: PLC0415 - see above
         from backstay.bolt import bulk  # noqa: PLC0415 - see above
 
         # A root that is no page can't even be put into an array.
         self._image.page(self._bucket.root, self._bucket.owner)
-        batch = bulk.Batch.of(self._bucket.root)
+        batch = batches.Batch.of(self._bucket.root)
         if half is not None:
             batch = bulk.divide(self._image, self._visited, batch, half)
         return self._bulk(bulk.Bulk(self._image, self._visited), batch)

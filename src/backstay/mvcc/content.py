@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backstay.mvcc.elements import Bools, Elements
+from backstay.mvcc.columns import Bools
+from backstay.mvcc.elements import Elements
 from backstay.mvcc.keyvalue import KeyValue
 from backstay.mvcc.snapshot import FIRST_REVISION, Snapshot
 

@@ -1,10 +1,7 @@
 """Elements of bucket `key` by the thousand: revisions and stored KeyValues, as numpy columns.
 
-etcd writes the fields of a KeyValue in the order of their numbers, each at most once and none
-that is zero. Values of that form are read with a few dozen operations on arrays, for all elements
-of a run at once; any other goes to `keyvalue.parse_keyvalue`, which reads what etcd would read,
-or refuses it. The fast way only ever accepts: each step stays inside its element, and the fields
-must end where the element ends.
+Values of the form that etcd writes are read by `columns`, all of a run at once; any other goes to
+`keyvalue.parse_keyvalue`, which reads what etcd would read, or refuses it.
 """
 
 import mmap
@@ -12,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backstay.bolt.image import Image
 from backstay.bolt.sweep import Run, Sweep
+from backstay.mvcc.columns import Bools, Fields, Ints, Values, Words, read_values
 from backstay.mvcc.keyset import TAIL_MASKS, TAIL_SIZE, tail
 from backstay.mvcc.keyvalue import KeyValue, parse_keyvalue
 from backstay.mvcc.revision import (
@@ -28,30 +25,8 @@ from backstay.mvcc.revision import (
 from backstay.mvcc.snapshot import Snapshot
 from backstay.mvcc.wire import MalformedError
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-Words = NDArray[np.uint64]
-
-_KEY_TAG, _CREATE_TAG, _MOD_TAG, _VERSION_TAG, _VALUE_TAG, _LEASE_TAG = (
-    np.uint64(tag) for tag in (0x0A, 0x10, 0x18, 0x20, 0x2A, 0x30)
-)
-#: No length is larger: adding it to an offset can't overflow.
-_MAX_LENGTH = 1 << 40
-#: Bytes that are read at once for a tag and a number.
-_FIELD = 16
 #: Where the sub revision begins in an element's key.
 _SUB = 9
-
-_ONE, _EIGHT, _FIFTY_SIX, _BYTE, _CONTINUED, _SEVEN_BITS = map(
-    np.uint64, (1, 8, 56, 0xFF, 0x80, 0x7F)
-)
-_HIGH_BITS = np.uint64(0x8080808080808080)
-#: Masks for what stays, and how far the rest moves: 7-bit groups become 14, 28, 56 bits.
-_SQUEEZE = (
-    (np.uint64(0x007F007F007F007F), np.uint64(1)),
-    (np.uint64(0x00003FFF00003FFF), np.uint64(2)),
-    (np.uint64(0x000000000FFFFFFF), np.uint64(4)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +117,9 @@ class ElementReader:
         self._image = image
         data = image.data
         self._size = len(data)
-        self._bytes: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+        self._bytes = np.frombuffer(data, np.uint8)
         self._eights = np.ndarray((self._size - 7,), "V8", data, 0, (1,))
-        self._fields = np.ndarray((self._size - _FIELD + 1,), f"V{_FIELD}", data, 0, (1,))
+        self._fields = Fields(data)
 
     def read(self, run: Run) -> Elements:
         """Read all elements of a run.
@@ -156,7 +131,7 @@ class ElementReader:
             np.asarray(offsets, np.int64) for offsets in (run.keys, run.values, run.stops)
         )
         mains, subs, tombstones = self._revisions(starts, values - starts)
-        parsed = self._values(values, stops)
+        parsed = read_values(self._fields, values, stops)
         tails = self._tails(parsed)
         odd = {}
         for index in np.flatnonzero(~parsed.plain).tolist():
@@ -208,99 +183,8 @@ class ElementReader:
             mains[index], subs[index], _ = revision
         return mains, subs, tombstones
 
-    def _values(self, starts: Ints, stops: Ints) -> "_Values":
-        """Read values as far as they have the form that etcd writes."""
-        cursor = _Cursor(self, starts, stops)
-        name_sizes = cursor.number(_KEY_TAG)
-        names = cursor.at.copy()
-        cursor.skip(name_sizes)
-        creates = cursor.number(_CREATE_TAG)
-        mods = cursor.number(_MOD_TAG)
-        versions = cursor.number(_VERSION_TAG)
-        cursor.skip(cursor.number(_VALUE_TAG))
-        cursor.number(_LEASE_TAG)
-        plain = cursor.good & (cursor.at == stops)
-        return _Values(plain, names, name_sizes, creates, mods, versions)
-
-    def _tails(self, values: "_Values") -> Words:
+    def _tails(self, values: Values) -> Words:
         ends = np.where(values.plain, values.names + values.name_sizes, TAIL_SIZE)
         tails: Words = self._eights[ends - TAIL_SIZE].view("<u8").astype(np.uint64)
         tails &= TAIL_MASKS[np.minimum(values.name_sizes, TAIL_SIZE)]
         return tails
-
-    def field(self, at: Ints) -> tuple[Words, Words]:
-        """Read 16 bytes at each offset, as two little-endian numbers; those at the end, not all."""
-        words = self._fields[np.minimum(at, self._size - _FIELD)].view("<u8")
-        return words[::2], words[1::2]
-
-    def has_field(self, at: Ints) -> Bools:
-        """Whether `field` could read all its bytes there."""
-        return at <= self._size - _FIELD
-
-
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """Values as columns; what is said of those that are not plain means nothing."""
-
-    plain: Bools
-    names: Ints
-    name_sizes: Ints
-    creates: Ints
-    mods: Ints
-    versions: Ints
-
-
-class _Cursor:
-    """Goes through the fields of all values at the same time.
-
-    Attributes:
-        at: where it stands in each value; never beyond its end.
-        good: in which values everything was as expected so far.
-    """
-
-    def __init__(self, reader: ElementReader, starts: Ints, stops: Ints) -> None:
-        self._reader = reader
-        self._stops = stops
-        self.at = starts.copy()
-        self.good: Bools = np.ones(len(starts), np.bool_)
-
-    def number(self, tag: np.uint64) -> Ints:
-        """Read a number where a field with that tag stands; 0 where another one does.
-
-        For a field of bytes, that is its length.
-        """
-        low, high = self._reader.field(self.at)
-        here: Bools = (low & _BYTE == tag) & (self.at < self._stops)
-        # The eight bytes after the tag. A number ends with the first byte below 0x80.
-        rest = low >> _EIGHT | high << _FIFTY_SIX
-        ends: Words = ~rest & _HIGH_BITS
-        used: Words = ends ^ (ends - _ONE)
-        value = _squeezed(rest & used)
-        size = np.bitwise_count(used).astype(np.int64) >> 3
-        long = ends == 0
-        if long.any():
-            # Eight bytes and no end: lease ids, and what is not accepted here.
-            ninth = high >> _EIGHT & _BYTE
-            value[long] |= ((ninth & _SEVEN_BITS) << _FIFTY_SIX)[long]
-            size[long] = 9
-            self.good &= ~(here & long & (ninth >= _CONTINUED))
-        self.good &= ~here | self._reader.has_field(self.at)
-        self._advance(np.where(here, size + 1, 0))
-        return np.where(here, value, 0).astype(np.int64)
-
-    def skip(self, sizes: Ints) -> None:
-        """Go on by so many bytes."""
-        self._advance(np.minimum(sizes, _MAX_LENGTH))
-
-    def _advance(self, sizes: Ints) -> None:
-        at = self.at + sizes
-        self.good &= at <= self._stops
-        self.at = np.minimum(at, self._stops)
-
-
-def _squeezed(words: Words) -> Words:
-    """Put the low seven bits of each byte together: the number that a varint says."""
-    words = words & ~_HIGH_BITS
-    for mask, shift in _SQUEEZE:
-        words = (words & mask) | (words & ~mask) >> shift
-    return words

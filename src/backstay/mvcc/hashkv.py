@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from backstay.mvcc.checksum import extend, extend_ranges
-from backstay.mvcc.elements import Bools, Elements, read_elements
+from backstay.mvcc.columns import Bools
+from backstay.mvcc.elements import Elements, read_elements
 from backstay.mvcc.keyset import KeyTable, fingerprint
 from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.window import compaction_in_window, revision_in_window

@@ -10,7 +10,8 @@ from random import Random
 
 import numpy as np
 
-from backstay.mvcc.elements import Bools, Elements, read_elements
+from backstay.mvcc.columns import Bools
+from backstay.mvcc.elements import Elements, read_elements
 from backstay.mvcc.keyset import KeyTable, fingerprint, tail
 from backstay.mvcc.keyvalue import KeyValue, parse_keyvalue
 from backstay.mvcc.revision import ELEMENT_SIZE

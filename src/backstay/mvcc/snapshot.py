@@ -6,7 +6,6 @@ history in bucket `key` is the business of other modules: `status`, `hashkv`, `c
 Source: etcd 3.4 to 3.6: etcdutl/snapshot, server/storage/schema, server/storage/mvcc.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -112,6 +111,9 @@ class Snapshot(Closing):
         Args:
             progress: called with each number of bytes that is done.
         """
+        # It takes 5 ms to import, and most commands do without.
+        import hashlib  # noqa: PLC0415 - see above
+
         digest = hashlib.sha256()
         with memoryview(self.bolt.image.data) as view:
             for start in range(0, self.size, _CHUNK):

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 
-from backstay.bolt.bucket import Bucket, Visited
+from backstay.bolt.bucket import Bucket
 from backstay.bolt.sweep import Run, Sweep
+from backstay.bolt.visited import Visited
 from backstay.mvcc.checksum import combine, extend, extend_ranges
 from backstay.mvcc.fork import can_fork, forked
 from backstay.mvcc.snapshot import Snapshot
