@@ -2,14 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 
-from benchmarks.programs import ETCDCTL, ETCDUTL, RCLONE, Run, compile_ours, run
+from benchmarks.programs import ETCDCTL, ETCDUTL, RCLONE, Run, compile_ours
 from benchmarks.results import Row, compared
 from benchmarks.servers import Servers, servers
 from benchmarks.timing import by_turns
-from benchmarks.workshop import LARGE_VALUES, Workshop, size_of
+from benchmarks.workshop import LARGE_VALUES, LIKE_OBJECTS, Workshop, size_of
 from kit import s3
 
 _GOAL = 0.75
@@ -40,26 +41,35 @@ class ByHand:
         """Where the snapshot is saved."""
         return self.running.folder / "saved.db"
 
-    def choose(self) -> str:
-        """Try the ways to upload; gives what each took."""
+    def choose(self) -> dict[str, float]:
+        """Try the ways to upload; gives what each took at best."""
         self.save()
         took = {}
         for way in _UPLOADS:
             self.copy(way)
             took[way] = min(self.copy(way).seconds for _ in range(2))
         self.upload = min(took, key=lambda way: took[way])
-        return ", ".join(f"{way} {seconds:.2f} s" for way, seconds in took.items())
+        return took
 
     def __call__(self) -> Run:
         """Do all three."""
-        steps = (self.save(), run([ETCDUTL, "snapshot", "status", self.file]), self.copy())
+        steps = (
+            self.save(),
+            self.running.run([ETCDUTL, "snapshot", "status", self.file]),
+            self.copy(),
+        )
         self.parts.append(tuple(step.seconds for step in steps))
         return Run(sum(s.seconds for s in steps), sum(s.cpu for s in steps), "")
+
+    def medians(self) -> Iterator[tuple[str, float]]:
+        """Give how long each part took; the first time is not counted."""
+        parts = zip(*self.parts[1:], strict=True)
+        yield from zip(("save", "status", "upload"), map(median, parts), strict=True)
 
     def save(self) -> Run:
         """Save a snapshot."""
         self.file.unlink(missing_ok=True)
-        return run([ETCDCTL, "snapshot", "save", self.file], self.running.variables)
+        return self.running.run([ETCDCTL, "snapshot", "save", self.file])
 
     def copy(self, way: str = "") -> Run:
         """Upload it."""
@@ -75,7 +85,7 @@ class ByHand:
             "RCLONE_S3_NO_CHECK_BUCKET": "true",
         }
         flags = _UPLOADS[way or self.upload]
-        return run([RCLONE, "copyto", self.file, _REMOTE, *flags], remote)
+        return self.running.run([RCLONE, "copyto", self.file, _REMOTE, *flags], remote)
 
 
 @dataclass
@@ -90,7 +100,7 @@ class Ours:
         # What an earlier backup stored must not fill the disk.
         shutil.rmtree(self.running.objects / "bench" / "clusters", ignore_errors=True)
         command = self.running.backstay("backup", "etcd", "--cluster", "bench", "--json")
-        done = run(command, self.running.variables)
+        done = self.running.run(command)
         self.manifests.append(json.loads(done.out))
         return done
 
@@ -98,30 +108,28 @@ class Ours:
 def backup(shop: Workshop) -> Iterator[Row]:
     """`backstay backup etcd` to S3."""
     compile_ours()
-    snapshot = shop.snapshot(LARGE_VALUES)
-    folder = shop.folder / "backup"
-    with servers(folder, snapshot) as running:
-        by_hand, ours = ByHand(running), Ours(running)
-        shop.say(f"uploads: {(ways := by_hand.choose())}")
-        times = by_turns(ours, by_hand, shop.times(_REPETITIONS))
-        size = size_of(by_hand.file)
-    shutil.rmtree(folder)
-    notes = tuple(_notes(times, ours, by_hand, ways))
-    on = f"{size}, encrypted and checked"
-    yield compared("`backup etcd`", _AGAINST, on, times=times, goal=_GOAL, notes=notes)
+    for data in (LARGE_VALUES, LIKE_OBJECTS):
+        snapshot = shop.snapshot(data)
+        folder = shop.folder / "backup"
+        with servers(folder, snapshot) as running:
+            yield _row(shop, running, f"{size_of(snapshot)}, {data.random:.0%} random")
+        shutil.rmtree(folder)
 
 
-def _notes(times, ours: Ours, by_hand: ByHand, ways: str) -> Iterator[str]:
+def _row(shop: Workshop, running: Servers, on: str) -> Row:
+    by_hand, ours = ByHand(running), Ours(running)
+    ways = by_hand.choose()
+    times = by_turns(ours, by_hand, shop.times(_REPETITIONS))
     stored = ours.manifests[-1]["objects"][0]
-    checks = ", ".join(
-        f"{check['name']} {check['seconds']:.2f} s" for check in ours.manifests[-1]["checks"]
+    checks = ((check["name"], check["seconds"]) for check in ours.manifests[-1]["checks"])
+    told = (
+        f"- `backup etcd` on {on}: stored {stored['stored_size'] / stored['size']:.2f} of what"
+        f" came. The checks of the last run: {_told(checks)}. Processor time of all programs,"
+        f" the servers' too: {times[0].work:.1f} s, by hand {times[1].work:.1f} s. By hand:"
+        f" {_told(by_hand.medians())}. The ways to upload: {_told(ways.items())}."
     )
-    named = zip(("save", "status", "upload"), zip(*by_hand.parts[1:], strict=True), strict=True)
-    parts = ", ".join(f"{name} {sorted(took)[len(took) // 2]:.2f} s" for name, took in named)
-    yield f"- By hand: {parts}; by the quickest of these ways to upload: {ways}."
-    yield (
-        f"- Ours: stored {stored['stored_size'] / stored['size']:.2f} of what came; the checks of"
-        f" the last run: {checks}; seconds of processor time"
-        f" {sorted(times[0].cpu)[len(times[0].cpu) // 2]:.1f}, by hand"
-        f" {sorted(times[1].cpu)[len(times[1].cpu) // 2]:.1f} (the servers' not counted)."
-    )
+    return compared("`backup etcd`", _AGAINST, on, times=times, goal=_GOAL, notes=[told])
+
+
+def _told(seconds: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {took:.2f} s" for name, took in seconds)

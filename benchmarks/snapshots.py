@@ -2,10 +2,8 @@
 
     python -m benchmarks.snapshots FILE --keys N --value-size BYTES
 
-Half of each value is random, the other half text of 20,000 random words: zstd makes a little less
-than a half of the whole, which is more than it leaves of Kubernetes' objects. After a compaction
-every fiftieth key is written a second time or deleted, so that the history has superseded versions
-and tombstones.
+A part of each value is random, the rest text. After a compaction every fiftieth key is written a
+second time or deleted, so that the history has superseded versions and tombstones.
 """
 
 import argparse
@@ -14,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +28,9 @@ _BYTES = 768 << 10
 _WRITERS = 4
 #: Requests that wait for a writer; more would be memory.
 _AHEAD = 16
+#: More than compressors look back.
 _TEXT = 16 << 20
+_WORDS = 5000
 _CHANGED = 50
 _FLAGS = (
     *("--max-txn-ops", str(_OPERATIONS)),
@@ -48,19 +48,21 @@ class Data:
     Attributes:
         keys: how many were written first.
         value_size: bytes of each value.
+        random: what part of each value is random; the rest is text.
     """
 
     keys: int
     value_size: int
+    random: float = 0.5
 
     def scaled(self, scale: float) -> "Data":
         """Give the same with fewer keys."""
-        return Data(max(_CHANGED, int(self.keys * scale)), self.value_size)
+        return replace(self, keys=max(_CHANGED, int(self.keys * scale)))
 
     @property
     def file_name(self) -> str:
         """How the file is called that holds it."""
-        return f"{self.keys}x{self.value_size}.db"
+        return f"{self.keys}x{self.value_size}-{self.random:g}.db"
 
 
 def make(path: Path, data: Data) -> None:
@@ -75,7 +77,7 @@ def make(path: Path, data: Data) -> None:
 
 def _fill(etcd: Etcd, data: Data) -> None:
     source = random.Random(data.keys * 31 + data.value_size)
-    values = _values(data.value_size, source)
+    values = _values(data, source)
     batch = min(_OPERATIONS, _BYTES // data.value_size)
     with Client(etcd.access) as client:
         _write(client, (Put(_key(n), next(values)) for n in range(data.keys)), batch)
@@ -92,14 +94,20 @@ def _change(place: int, key: bytes, value: bytes) -> Put | Delete:
     return Delete(key) if place % 10 == 9 else Put(key, value)
 
 
-def _values(size: int, source: random.Random) -> Iterator[bytes]:
-    words = [source.randbytes(source.randint(2, 6)).hex() for _ in range(20_000)]
-    text = " ".join(source.choices(words, k=_TEXT // 8)).encode()[:_TEXT]
-    half = size // 2
-    last = len(text) - half
+def _values(data: Data, source: random.Random) -> Iterator[bytes]:
+    text = _text(source)
+    told = int(data.value_size * (1 - data.random))
+    last = len(text) - told
     while True:
         start = int(source.random() * last)
-        yield source.randbytes(size - half) + text[start : start + half]
+        yield source.randbytes(data.value_size - told) + text[start : start + told]
+
+
+def _text(source: random.Random) -> bytes:
+    """Write words of which few are frequent and most are rare, as field names and values are."""
+    words = [source.randbytes(source.randint(1, 5)).hex() for _ in range(_WORDS)]
+    frequencies = [1 / rank for rank in range(1, _WORDS + 1)]
+    return " ".join(source.choices(words, frequencies, k=_TEXT // 5)).encode()[:_TEXT]
 
 
 def _write(client: Client, operations: Iterator[Put | Delete], size: int) -> None:

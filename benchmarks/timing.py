@@ -17,7 +17,7 @@ class Times:
     """How long something took, each time that it was done; seconds."""
 
     seconds: tuple[float, ...]
-    cpu: tuple[float, ...] = ()
+    cpu: tuple[float, ...]
 
     @classmethod
     def of(cls, runs: list[Run]) -> "Times":
@@ -28,6 +28,11 @@ class Times:
     def median(self) -> float:
         """The one in the middle."""
         return median(self.seconds)
+
+    @property
+    def work(self) -> float:
+        """Seconds of processor time, the one in the middle."""
+        return median(self.cpu)
 
     @property
     def least(self) -> float:

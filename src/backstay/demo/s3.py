@@ -87,6 +87,7 @@ def s3_server(
     buckets: Sequence[str] = ("backups",),
     tls: ServerCertificate | None = None,
     rclone: Path | None = None,
+    flags: Sequence[str] = (),
 ) -> Iterator[S3Server]:
     """Run a server until the block ends.
 
@@ -98,6 +99,7 @@ def s3_server(
         buckets: names of the buckets that it has from the start.
         tls: what to show to clients; None serves plain http.
         rclone: the program; None looks for it.
+        flags: more of them, for `rclone serve s3`.
 
     Raises:
         ToolError: rclone is missing or does not start.
@@ -108,7 +110,7 @@ def s3_server(
     access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
     log = root / "server.log"
     with _process(
-        _command(rclone or find_rclone(), data, tls),
+        [*_command(rclone or find_rclone(), data, tls), *flags],
         {"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
         log,
     ) as process:
