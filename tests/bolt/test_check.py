@@ -1,6 +1,7 @@
 """The check of a whole bolt file, by the fast way and by the slow one: always the same answer."""
 
 import struct
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -227,6 +228,26 @@ def test_what_is_broken_is_named(way, checked, name):
         checked(broken(name))
     assert BROKEN[name] in str(caught.value)
     assert "bolt.db" in str(caught.value)
+
+
+def test_pages_that_overlap_take_no_memory(way, tmp_path):
+    """Each of many pages claims all that follow it."""
+    pages = Pages()
+    numbers = range(600, 2500)
+    for number in numbers:
+        pages.leaf(number, [(b"%05d" % number, b"")], overflow=20_000 - number)
+    pages.branch(10, [(b"%05d" % number, number) for number in numbers])
+    pages.top(2, key=10)
+    path = tmp_path / "bolt.db"
+    data = pages.image(high_water=20_001)
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        with BoltFile.open(path) as file, pytest.raises(DamagedError, match="reached twice"):
+            check(file)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_tree_that_is_too_deep(way, checked):

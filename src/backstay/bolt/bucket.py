@@ -205,19 +205,29 @@ class Bucket:
         what = "is a bucket inside it" if element.flags == BUCKET_FLAG else "is of unknown kind"
         return self.image.damaged(f"{self.owner}: entry {key[:64]!r} {what}")
 
+    def find(self, key: bytes) -> Element | None:
+        """Look up where one entry lies; None where there is no such key.
+
+        Raises:
+            DamagedError: the path to it is damaged.
+        """
+        for element in self.image.elements(self._path(key)[-1], self.owner):
+            if self.image.data[element.key : element.value] == key:
+                return element
+        return None
+
     def get(self, key: bytes) -> bytes | None:
         """Look up one value; None where there is no such key.
 
         Raises:
             DamagedError: the path to it is damaged, or the value is a bucket.
         """
-        path = self._path(key)
-        for element in self.image.elements(path[-1], self.owner):
-            if self.image.data[element.key : element.value] == key:
-                if element.flags:
-                    raise self.nested(key, element)
-                return self.image.data[element.value : element.end]
-        return None
+        element = self.find(key)
+        if element is None:
+            return None
+        if element.flags:
+            raise self.nested(key, element)
+        return self.image.data[element.value : element.end]
 
     def last(self) -> tuple[bytes, bytes] | None:
         """Read the entry with the greatest key; None where the bucket is empty.

@@ -121,6 +121,8 @@ class Bulk:
             or (counts == 0).any()
             or (limits > image.high_water * image.page_size).any()
             or (tables + counts * ELEMENT_SIZE > limits).any()
+            # Pages that overlap: else a few could stand for any number of them.
+            or spans.sum() > image.high_water
         ):
             return None
         return kind, _Heads(counts[:fit], spans[:fit], tables[:fit], limits[:fit])

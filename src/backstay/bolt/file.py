@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from backstay.bolt.bucket import Bucket, open_bucket
-from backstay.bolt.image import FIRST_PAGE, Image
+from backstay.bolt.image import FIRST_PAGE, Element, Image
 from backstay.bolt.meta import Meta, newest, read_metas
 from backstay.bolt.page import BUCKET_FLAG, MAGIC
 from backstay.bolt.visited import Visited
@@ -133,20 +133,21 @@ class BoltFile(Closing):
             DamagedError: the bucket of buckets is damaged, or holds something else.
         """
         for name, element in self.root.entries(visited):
-            if element.flags != BUCKET_FLAG:
-                raise self.image.damaged(f"{name[:64]!r} at the top is no bucket")
-            yield name, open_bucket(self.image, name, element)
+            yield name, self._open(name, element)
 
     def bucket(self, name: bytes) -> Bucket | None:
         """Find a bucket; None where there is none of that name.
 
         Raises:
-            DamagedError: the bucket of buckets is damaged.
+            DamagedError: the way to it in the bucket of buckets is damaged.
         """
-        for found, bucket in self.buckets():
-            if found == name:
-                return bucket
-        return None
+        element = self.root.find(name)
+        return self._open(name, element) if element else None
+
+    def _open(self, name: bytes, element: Element) -> Bucket:
+        if element.flags != BUCKET_FLAG:
+            raise self.image.damaged(f"{name[:64]!r} at the top is no bucket")
+        return open_bucket(self.image, name, element)
 
 
 def open_for_reading(path: Path) -> int:

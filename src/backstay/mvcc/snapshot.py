@@ -133,17 +133,13 @@ class Snapshot(Closing):
             return Trailer.ABSENT
         return Trailer.MATCHES if self.sha256(progress) == self.trailer else Trailer.MISMATCH
 
-    @cached_property
-    def _buckets(self) -> dict[bytes, Bucket]:
-        return dict(self.bolt.buckets())
-
     def bucket(self, name: bytes) -> Bucket | None:
         """Find a bucket; None where the file has none of that name.
 
         Raises:
             DamagedError: the bucket of buckets is damaged.
         """
-        return self._buckets.get(name)
+        return self.bolt.bucket(name)
 
     def _items(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
         bucket = self.bucket(name)
