@@ -62,10 +62,11 @@ def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
 def family(pid: int) -> list[int]:
     """A process and all that it started, by their ids."""
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # it has ended
-            continue
-        found += [one for child in children for one in family(int(child))]
-    return found
+    try:
+        tasks = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+        children = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in tasks]
+    except OSError:  # it has ended
+        return found
+    return found + [
+        one for line in children for child in line.split() for one in family(int(child))
+    ]

@@ -144,12 +144,20 @@ def publish(built: Path, target: Target) -> None:
         AlreadyExistsError: something came to stand there meanwhile; it stays.
     """
     with explained(built):
+        _keep_private(built)
         _hand_over(built, target.workplace)
         sync_tree(built)
     if target.exists:
         rename_new(built / MEMBER, target.path / MEMBER)
     else:
         rename_new(built, target.path)
+
+
+def _keep_private(built: Path) -> None:
+    """Take from others what etcd's tool left them: it goes by the umask for some files."""
+    for folder, _, names in os.walk(built):
+        for path in (Path(folder), *(Path(folder, name) for name in names)):
+            path.chmod(path.stat().st_mode & 0o700)
 
 
 def _hand_over(built: Path, like: Path) -> None:
