@@ -274,7 +274,9 @@ def test_a_bomb_takes_no_memory_and_no_disk(cli, made, path, file_repo):
     running.communicate()
     assert running.returncode == 3, err
     assert "unpacks to more than" in err
-    assert usage.ru_maxrss < 200 << 10
+    # The peak of a child is never told as less than that of the process that forked it.
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert usage.ru_maxrss <= max(200 << 10, ours)
 
 
 CONFIGURATIONS = {
