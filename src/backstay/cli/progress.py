@@ -41,21 +41,25 @@ def verdict_line(check: Check) -> str:
     return f"{check.verdict:<16} {check.name}: {check.detail}"
 
 
+def _now() -> float:
+    return time.monotonic()
+
+
 @dataclass(slots=True)
 class _Task:
     name: str
     total: int | None
     unit: str
     done: int = 0
-    began: float = field(default_factory=time.monotonic)
-    shown: float = field(default_factory=time.monotonic)
+    began: float = field(default_factory=_now)
+    shown: float = field(default_factory=_now)
 
     def amount(self, number: float) -> str:
         return show_size(number) if self.unit == "bytes" else f"{number:.0f} {self.unit}"
 
     def ended(self) -> str:
         """Say how it went."""
-        took = show_duration(time.monotonic() - self.began)
+        took = show_duration(_now() - self.began)
         return f"{self.name}: {self.amount(self.done)} in {took}" if self.done else self.name
 
     def line(self, now: float) -> str:
@@ -103,7 +107,7 @@ class Lines:
 
     def _advance(self, task: _Task, amount: int) -> None:
         task.done += amount
-        now = time.monotonic()
+        now = _now()
         if now - task.shown >= LINE_INTERVAL:
             task.shown = now
             self._session.tell(task.line(now))
@@ -198,7 +202,7 @@ class Bars:
     def _advance(self, task: int, amount: int) -> None:
         bar, facts = self._tasks[task]
         facts.done += amount
-        now = time.monotonic()
+        now = _now()
         if now - facts.shown > 0.1:
             facts.shown = now
             rate = facts.done / max(now - facts.began, 1e-6)
