@@ -4,6 +4,8 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from backstay.errors import AlreadyExistsError, BackstayError, SpaceError
 from backstay.files import (
     explained,
     free_space,
+    is_there,
     new_file,
     read_private,
     rename_new,
@@ -141,3 +144,47 @@ def test_small_files_are_bounded(tmp_path):
 def test_free_space_is_what_the_system_says(tmp_path):
     facts = os.statvfs(tmp_path)
     assert abs(free_space(tmp_path) - facts.f_bavail * facts.f_frsize) < 1 << 30
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path):
+    """A shell's `<(...)` is one."""
+    reading, writing = os.pipe()
+    os.write(writing, b"1234")
+    os.close(writing)
+    try:
+        assert read_private(Path(f"/dev/fd/{reading}"), limit=4) == b"1234"
+    finally:
+        os.close(reading)
+
+
+def test_a_writer_of_a_pipe_may_take_its_time(tmp_path):
+    reading, writing = os.pipe()
+    late = threading.Timer(0.2, lambda: (os.write(writing, b"late"), os.close(writing)))
+    late.start()
+    try:
+        assert read_private(Path(f"/dev/fd/{reading}"), limit=100) == b"late"
+    finally:
+        late.join()
+        os.close(reading)
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("backstay.files.PATIENCE", 0.1)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BackstayError, match="nothing came"):
+        read_private(tmp_path / "pipe", limit=4)
+
+
+def test_what_has_no_end_is_read_no_further_than_allowed():
+    with pytest.raises(BackstayError, match="more than 10 bytes"):
+        read_private(Path("/dev/zero"), limit=10)
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    assert not is_there(tmp_path / "gone")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert is_there(tmp_path / "link")
+    with pytest.raises(BackstayError, match="too long"):
+        is_there(tmp_path / ("x" * 300))
+    with pytest.raises(BackstayError, match="too long"), new_file(tmp_path / ("x" * 300)):
+        raise AssertionError
