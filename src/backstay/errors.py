@@ -102,5 +102,25 @@ class StreamError(EtcdError):
     """A snapshot stream was cut, stalled, over-long or did not match its own checksum."""
 
 
+class KubeError(BackstayError):
+    """The Kubernetes API refused, failed or could not be reached."""
+
+
+class KubeForbiddenError(KubeError):
+    """The Kubernetes API knows us, and does not allow it."""
+
+
+class KubeNotFoundError(KubeError, NotFoundError):
+    """The Kubernetes API has no such object."""
+
+
+class KubeConflictError(KubeError):
+    """An object was changed by someone else meanwhile, or exists already."""
+
+
+class KubeStreamError(KubeError):
+    """A stream through the Kubernetes API (exec, port-forward, log) was cut or stalled."""
+
+
 class ToolError(BackstayError):
     """One of etcd's own programs is missing, unfit or failed."""

@@ -1,0 +1,1 @@
+"""Hosted control planes (HyperShift): what differs from any other etcd."""

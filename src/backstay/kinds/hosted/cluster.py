@@ -1,0 +1,141 @@
+"""A hosted control plane as it was found: immutable, and all that decisions are made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from backstay.kubeapi.api import Object
+
+T = TypeVar("T")
+
+#: The shard that every hosted control plane has.
+MAIN = "etcd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EtcdPod:
+    """One pod of an etcd.
+
+    Attributes:
+        name: as `etcd-0`.
+        ready: whether all its containers are.
+        image: of its container `etcd`.
+    """
+
+    name: str
+    ready: bool
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One etcd of a hosted control plane; most have just the one.
+
+    Attributes:
+        name: `etcd`, or `etcd-SHARD`: the name of its StatefulSet.
+        service: of its clients, as `etcd-client`.
+        replicas: that it should have.
+        pods: that it has, by name.
+    """
+
+    name: str
+    service: str
+    replicas: int
+    pods: tuple[EtcdPod, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmanaged:
+    """An etcd that someone else runs.
+
+    Attributes:
+        endpoint: its URL, from spec.etcd.unmanaged.
+        client_secret: name of the Secret with etcd-client-ca.crt, etcd-client.crt and
+            etcd-client.key.
+    """
+
+    endpoint: str
+    client_secret: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hosted:
+    """A hosted control plane.
+
+    Attributes:
+        name: of the HostedCluster.
+        namespace: of the HostedCluster.
+        control_plane_namespace: where its pods run.
+        hosted_cluster: the object, as the API gave it.
+        control_plane: the HostedControlPlane; None where there is none yet.
+        node_pools: its NodePools.
+        shards: its etcds; empty where it is unmanaged.
+        unmanaged: the etcd that someone else runs.
+    """
+
+    name: str
+    namespace: str
+    control_plane_namespace: str
+    hosted_cluster: Object = field(repr=False)
+    control_plane: Object | None = field(default=None, repr=False)
+    node_pools: tuple[Object, ...] = field(default=(), repr=False)
+    shards: tuple[Shard, ...] = ()
+    unmanaged: Unmanaged | None = None
+
+    @property
+    def cluster(self) -> str:
+        """What Backstay calls it: `NAMESPACE.NAME`."""
+        return f"{self.namespace}.{self.name}"
+
+    @property
+    def title(self) -> str:
+        """How messages call it."""
+        return f"HostedCluster {self.namespace}/{self.name}"
+
+    @property
+    def spec(self) -> Mapping[str, Any]:
+        """The HostedCluster's spec."""
+        return at(self.hosted_cluster, "spec", {})
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """The HostedCluster's status."""
+        return at(self.hosted_cluster, "status", {})
+
+    @property
+    def platform(self) -> str:
+        """Its platform, as `AWS`; empty where it is not told."""
+        return at(self.spec, "platform.type", "")
+
+    @property
+    def release_image(self) -> str:
+        """The image of the release that it runs."""
+        return at(self.spec, "release.image", "")
+
+    @property
+    def encryption(self) -> str:
+        """How secrets are encrypted: `aescbc`, `kms`, or empty."""
+        return at(self.spec, "secretEncryption.type", "")
+
+
+def control_plane_namespace(namespace: str, name: str) -> str:
+    """Name the namespace where a hosted control plane runs.
+
+    Source: hypershift-operator/controllers/manifests: dots of the name become dashes.
+    """
+    return f"{namespace}-{name.replace('.', '-')}"
+
+
+def at(document: object, path: str, default: T) -> T:
+    """Read a field of an object from outside, if it is there and of the default's type.
+
+    Args:
+        document: an object of the API; whatever it holds, this raises nothing.
+        path: names with dots between them.
+        default: what to give where there is no such field, or one of another type.
+    """
+    for name in path.split("."):
+        if not isinstance(document, Mapping):
+            return default
+        document = document.get(name)
+    return document if isinstance(document, type(default)) else default

@@ -1,0 +1,1 @@
+"""The Kubernetes API: objects, access reviews, exec and port-forward. Knows no kind of cluster."""

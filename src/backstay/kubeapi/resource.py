@@ -1,0 +1,66 @@
+"""The resources of the Kubernetes API that Backstay calls, and their paths.
+
+Just these are ever asked for: the RBAC that is shipped is made from what is here.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object.
+
+    Attributes:
+        group: its API group; empty for the core group.
+        version: the version that we speak.
+        plural: its name in paths.
+        kind: its name in objects.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """Group and version, as objects have them."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def title(self) -> str:
+        """How kubectl calls it: plural, and its group where it has one."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Give the path of a collection or of an object."""
+        parts = ["apis" if self.group else "api", self.api_version]
+        if namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/" + "/".join(parts)
+
+
+_HYPERSHIFT = "hypershift.openshift.io"
+
+HOSTED_CLUSTERS = Resource(_HYPERSHIFT, "v1beta1", "hostedclusters", "HostedCluster")
+NODE_POOLS = Resource(_HYPERSHIFT, "v1beta1", "nodepools", "NodePool")
+HOSTED_CONTROL_PLANES = Resource(
+    _HYPERSHIFT, "v1beta1", "hostedcontrolplanes", "HostedControlPlane"
+)
+SECRETS = Resource("", "v1", "secrets", "Secret")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
+PODS = Resource("", "v1", "pods", "Pod")
+SERVICES = Resource("", "v1", "services", "Service")
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
+VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"
+)
