@@ -7,7 +7,7 @@ import pytest
 from backstay.client.answer import Put
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
-from backstay.flows.backup import Options, backup
+from backstay.flows.backup import NAME, Options, Part, backup
 from backstay.flows.fetch import BackupSubject
 from backstay.flows.verify import verify_backup
 from backstay.kinds.etcd import EtcdSource
@@ -80,7 +80,7 @@ class Bench:
         used = Repository(store or self.store, self.repository.config)
         options = Options(cluster="prod", spool_dir=self.spool)
         report = Report(self.said.append, *listeners)
-        return backup(EtcdSource(client), used, options, clock=CLOCK, report=report)
+        return backup([Part(NAME, EtcdSource(client))], used, options, clock=CLOCK, report=report)
 
     @property
     def listed(self) -> list[Entry]:

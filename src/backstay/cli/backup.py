@@ -61,7 +61,7 @@ def etcd(
     from backstay.cli.verdicts import exit_code, tell_checks
     from backstay.client.etcd import Etcd
     from backstay.clock import SystemClock
-    from backstay.flows.backup import Options, backup
+    from backstay.flows.backup import NAME, Options, Part, backup
     from backstay.kinds.etcd import EtcdSource
     from backstay.repo.document import plain
     from backstay.repo.name import check_cluster
@@ -81,9 +81,8 @@ def etcd(
     report = session.report()
     repository = open_repository(store, recipient)
     with Etcd(etcd_access(more)) as client:
-        manifest = backup(
-            EtcdSource(client), repository, wanted, clock=SystemClock(), report=report
-        )
+        part = Part(NAME, EtcdSource(client))
+        manifest = backup([part], repository, wanted, clock=SystemClock(), report=report)
     session.close()
     if session.json:
         session.answer(plain(manifest))

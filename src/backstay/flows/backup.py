@@ -5,15 +5,19 @@ stream and reads back what the store has, while the snapshot that came is looked
 """
 
 import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
-from backstay.checks.question import ask
+from backstay.checks.question import ask, worst
 from backstay.checks.stored import stored
 from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
-from backstay.errors import BackstayError, DamagedError, RefusedError
+from backstay.errors import BackstayError, DamagedError, RefusedError, StoreError
+from backstay.flows.companion import Alone, Companion, Document
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
 from backstay.flows.source import Source
@@ -26,9 +30,11 @@ from backstay.repo.config import Role
 from backstay.repo.manifest import CheckEntry, Manifest, ObjectEntry, SnapshotEntry, figures
 from backstay.repo.manifest import HashKV as HashKVEntry
 from backstay.repo.name import Run
+from backstay.repo.packing import Readable
 from backstay.repo.sealing import Sealing, seal
-from backstay.report import Check, Report
+from backstay.report import Check, Report, Verdict
 
+#: The role of an object that is a snapshot.
 ROLE = "snapshot"
 #: The one snapshot of a cluster that is not sharded.
 NAME = "etcd"
@@ -40,7 +46,7 @@ class Options:
 
     Attributes:
         cluster: the cluster's name.
-        spool_dir: where the snapshot lies meanwhile.
+        spool_dir: where the snapshots lie meanwhile.
         sealing: how hard to compress.
     """
 
@@ -50,22 +56,53 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Part:
+    """One etcd of a cluster; most clusters have just the one.
+
+    Attributes:
+        name: what the manifest calls its snapshot.
+        source: where the snapshot comes from.
+    """
+
+    name: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
     """What the store has, and whether it has it."""
 
     entry: ObjectEntry
     check: Check
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was found of one part."""
+
+    snapshot: SnapshotEntry
+    stored: ObjectEntry
+    checks: tuple[Check, ...]
+
+
 def backup(
-    source: Source, repository: Repository, options: Options, *, clock: Clock, report: Report
+    parts: Sequence[Part],
+    repository: Repository,
+    options: Options,
+    *,
+    companion: Companion | None = None,
+    during: Callable[[], AbstractContextManager[object]] = nullcontext,
+    clock: Clock,
+    report: Report,
 ) -> Manifest:
-    """Back up a cluster of one etcd.
+    """Back up a cluster.
 
     Args:
-        source: the cluster.
+        parts: its etcds, at least one; all of one kind.
         repository: where to.
         options: how.
+        companion: what else belongs to the backup.
+        during: is held while the snapshots come, and no longer.
         clock: for names and durations.
         report: is told of each step.
 
@@ -86,44 +123,146 @@ def backup(
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run = Run.begin(options.cluster, clock.now())
-
-    def keep(follower: Follower, number: int) -> _Kept:
-        path = f"{run.folder}{ROLE}{number or ''}"
-        entry = _seal(follower, path, repository, options.sealing)
-        return _Kept(entry, _read_back(entry, follower, repository, clock, report))
-
-    with Intake(options.spool_dir, source.choose(report), keep) as intake:
-        received = source.fetch(intake, report)
-        intake.finish()
-        with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
-            found = look_into(snapshot, clock, report)
-            hashkv = hashkv_of(snapshot, found)
-            kept = intake.kept(report)
-            taken = _entry(snapshot, found, hashkv, received=received, path=kept.entry.path)
-            manifest = Manifest(
-                repository=repository.config.repository,
-                id=str(run.backup(taken.revision)),
-                cluster=run.cluster,
-                kind=source.kind,
-                taken_at=run.began,
-                snapshots=(taken,),
-                objects=(kept.entry,),
-                recipients=repository.config.recipients,
-                checks=_checks(found, received, kept.check, clock=clock, report=report),
-                **figures(taken),
-            )
+    making = _Making(repository, options, run, companion or Alone(), clock, report)
+    manifest = making.make(parts, during)
     repository.publish(manifest)
     _sweep(repository, report)
     return manifest
 
 
-def _seal(follower: Follower, path: str, repository: Repository, sealing: Sealing) -> ObjectEntry:
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """One backup, up to its manifest."""
+
+    repository: Repository
+    options: Options
+    run: Run
+    companion: Companion
+    clock: Clock
+    report: Report
+
+    def make(
+        self, parts: Sequence[Part], during: Callable[[], AbstractContextManager[object]]
+    ) -> Manifest:
+        several = len(parts) > 1
+        with ExitStack() as stack:
+            intakes = [stack.enter_context(self._intake(part, several=several)) for part in parts]
+            came = []
+            with during():
+                for part, intake in zip(parts, intakes, strict=True):
+                    came.append(part.source.fetch(intake, self.report))
+                    intake.finish()
+            looked = [
+                self._look(part, intake, received)
+                for part, intake, received in zip(parts, intakes, came, strict=True)
+            ]
+        checks = together([(one.snapshot.name, one.checks) for one in looked])
+        for check in checks:
+            self.report.judge(check)
+        return self._manifest(parts[0].source.kind, looked, checks)
+
+    def _intake(self, part: Part, *, several: bool) -> Intake[_Stored]:
+        role = f"{ROLE}-{part.name}" if several else ROLE
+
+        def keep(follower: Follower, number: int) -> _Stored:
+            path = f"{self.run.folder}{role}{number or ''}"
+            entry = _seal(follower, path, self.repository, self.options.sealing)
+            return _Stored(entry, self._read_back(entry, follower))
+
+        return Intake(self.options.spool_dir, part.source.choose(self.report), keep)
+
+    def _read_back(self, entry: ObjectEntry, follower: Follower) -> Check:
+        with self.report.task("reading back what is stored", entry.stored_size) as advance:
+
+            def progress(amount: int) -> None:
+                follower.check()
+                advance(amount)
+
+            store = self.repository.store
+            return ask("stored", lambda: stored(store, (entry,), progress), self.clock)
+
+    def _look(self, part: Part, intake: Intake[_Stored], received: Received) -> _Looked:
+        """Look into what came, while the rest of it is stored."""
+        with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
+            found = look_into(snapshot, self.clock, self.report)
+            hashkv = hashkv_of(snapshot, found)
+            own = self.companion.examine(snapshot)
+            kept = intake.kept(self.report)
+            path = kept.entry.path
+            entry = _entry(part.name, snapshot, found, hashkv, received=received, path=path)
+        came = ask(
+            "transfer",
+            lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
+            self.clock,
+        )
+        return _Looked(entry, kept.entry, (came, kept.check, *found.checks, *own))
+
+    def _manifest(self, kind: str, looked: Sequence[_Looked], checks: Sequence[Check]) -> Manifest:
+        config, first = self.repository.config, looked[0].snapshot
+        kept = self.companion.keep(self.run)
+        documents = [self._document(document) for document in kept.documents]
+        return Manifest(
+            repository=config.repository,
+            id=str(self.run.backup(first.revision)),
+            cluster=self.run.cluster,
+            kind=kind,
+            taken_at=self.run.began,
+            snapshots=tuple(one.snapshot for one in looked),
+            objects=(*(one.stored for one in looked), *documents),
+            recipients=config.recipients,
+            keyring=kept.keyring,
+            hosted=kept.hosted,
+            checks=tuple(CheckEntry.of(check) for check in checks),
+            **figures(first),
+        )
+
+    def _document(self, document: Document) -> ObjectEntry:
+        """Store something small; it is read back at once, whole."""
+        entry = _seal(
+            BytesIO(document.data),
+            f"{self.run.folder}{document.role}",
+            self.repository,
+            self.options.sealing,
+            role=document.role,
+        )
+        answer = stored(self.repository.store, (entry,), lambda _: None)
+        if answer.verdict is not Verdict.PASS:
+            raise StoreError(answer.detail, "find out why the store changes what it is given")
+        return entry
+
+
+def together(found: Sequence[tuple[str, tuple[Check, ...]]]) -> tuple[Check, ...]:
+    """Sum up what was asked of several snapshots: one verdict for each question, the worst.
+
+    Args:
+        found: each snapshot's name and its checks.
+    """
+    if len(found) == 1:
+        return found[0][1]
+    asked: dict[str, list[tuple[str, Check]]] = {}
+    for name, checks in found:
+        for check in checks:
+            asked.setdefault(check.name, []).append((name, check))
+    return tuple(
+        Check(
+            name=question,
+            verdict=worst(tuple(check for _, check in answers)),
+            detail="; ".join(f"{name}: {check.detail}" for name, check in answers),
+            seconds=sum(check.seconds for _, check in answers),
+        )
+        for question, answers in asked.items()
+    )
+
+
+def _seal(
+    source: Readable, path: str, repository: Repository, sealing: Sealing, *, role: str = ROLE
+) -> ObjectEntry:
     config = repository.config
     path += config.suffix
-    sealed = seal(follower, repository.store, path, config.recipients, sealing)
+    sealed = seal(source, repository.store, path, config.recipients, sealing)
     return ObjectEntry(
         path=path,
-        role=ROLE,
+        role=role,
         size=sealed.size,
         sha256=sealed.sha256,
         stored_size=sealed.stored_size,
@@ -131,42 +270,21 @@ def _seal(follower: Follower, path: str, repository: Repository, sealing: Sealin
     )
 
 
-def _read_back(
-    entry: ObjectEntry, follower: Follower, repository: Repository, clock: Clock, report: Report
-) -> Check:
-    with report.task("reading back what is stored", entry.stored_size) as advance:
-
-        def progress(amount: int) -> None:
-            follower.check()
-            advance(amount)
-
-        return ask("stored", lambda: stored(repository.store, (entry,), progress), clock)
-
-
-def _checks(
-    found: Findings, received: Received, kept: Check, *, clock: Clock, report: Report
-) -> tuple[CheckEntry, ...]:
-    """Ask what is not asked yet, tell all verdicts, and write them down."""
-    came = ask(
-        "transfer",
-        lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
-        clock,
-    )
-    checks = (came, kept, *found.checks)
-    for check in checks:
-        report.judge(check)
-    return tuple(CheckEntry.of(check) for check in checks)
-
-
 def _entry(
-    snapshot: Snapshot, found: Findings, hashkv: HashKV | None, *, received: Received, path: str
+    name: str,
+    snapshot: Snapshot,
+    found: Findings,
+    hashkv: HashKV | None,
+    *,
+    received: Received,
+    path: str,
 ) -> SnapshotEntry:
     """Describe what came; where it is too damaged for a figure, that one is 0."""
     source, header = received.source, received.source.header
     status = found.status or Status(hash=0, revision=0, total_keys=0, total_size=0)
     hashkv = hashkv or HashKV(hash=0, revision=0, compact_revision=NEVER_COMPACTED)
     return SnapshotEntry(
-        name=NAME,
+        name=name,
         # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.
         lineage=secrets.token_hex(8),
         revision=hashkv.revision or header.revision,

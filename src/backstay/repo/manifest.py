@@ -88,6 +88,40 @@ class KeyringEntry(msgspec.Struct, frozen=True, kw_only=True):
     digest: Sha256
 
 
+class HostedEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup knows of the hosted control plane that it is of. No secret.
+
+    Attributes:
+        namespace: of the HostedCluster.
+        name: of the HostedCluster.
+        platform: as `AWS`.
+        release_image: that it ran.
+        release_version: that it ran, where that is known.
+        etcd: `managed` or `unmanaged`.
+        encryption: `aescbc`, `kms`, or empty.
+        rotating: whether the keys were being changed, so that two may be needed.
+        kms: the keys of a kms by provider and place; without them the snapshot is useless.
+        transport: how the snapshot came: `direct`, `port-forward` or `exec`.
+        quiesced: whether nothing wrote while the snapshot was taken; None where that was not asked.
+        api_downtime: seconds for which the API was down for the backup.
+        missing: references of the spec to objects that were not there.
+    """
+
+    namespace: Short
+    name: Short
+    platform: Short = ""
+    release_image: Text = ""
+    release_version: Short = ""
+    etcd: Short = "managed"
+    encryption: Short = ""
+    rotating: bool = False
+    kms: Annotated[dict[Short, Text], Meta(max_length=64)] = msgspec.field(default_factory=dict)
+    transport: Short = ""
+    quiesced: bool | None = None
+    api_downtime: Annotated[float, Meta(ge=0)] = 0.0
+    missing: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One backup."""
 
@@ -108,6 +142,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     recipients: Annotated[tuple[Short, ...], Meta(max_length=256)]
     base: Text | None = None
     keyring: KeyringEntry | None = None
+    hosted: HostedEntry | None = None
     checks: Annotated[tuple[CheckEntry, ...], Meta(max_length=256)]
     backstay_version: Short = __version__
 
