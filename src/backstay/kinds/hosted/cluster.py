@@ -52,10 +52,13 @@ class Unmanaged:
         endpoint: its URL, from spec.etcd.unmanaged.
         client_secret: name of the Secret with etcd-client-ca.crt, etcd-client.crt and
             etcd-client.key.
+        shards: further etcds of the same control plane: name (`etcd-SHARD`) and URL; they take
+            the same client certificate.
     """
 
     endpoint: str
     client_secret: str
+    shards: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,21 @@ class Hosted:
     def release_image(self) -> str:
         """The image of the release that it runs."""
         return at(self.spec, "release.image", "")
+
+    @property
+    def release_version(self) -> str:
+        """The release that it runs, as `4.20.3`; empty where nothing tells it.
+
+        It is that of the last finished update, else the tag of the image.
+        """
+        history: list[Object] = at(self.status, "version.history", [])
+        for entry in history:
+            version = at(entry, "version", "")
+            if at(entry, "state", "") == "Completed" and version:
+                return version
+        # A registry may have a port, and a digest is no tag.
+        name = self.release_image.partition("@")[0].rpartition("/")[2]
+        return name.partition(":")[2]
 
     @property
     def encryption(self) -> str:
