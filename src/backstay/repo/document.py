@@ -21,19 +21,20 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 9000
 T = TypeVar("T")
 
 
-def decode(data: bytes, kind: type[T], name: str) -> T:
+def decode(data: bytes, kind: type[T], name: str, *, limit: int = MAX_SIZE) -> T:
     """Read a document of a known type.
 
     Args:
         data: its bytes.
         kind: a msgspec Struct.
         name: what messages call the document.
+        limit: bytes that such a document has at most.
 
     Raises:
         FormatError: it is no such document, or asks for what this version does not know.
     """
-    if len(data) > MAX_SIZE:
-        raise FormatError(f"{name} has {len(data)} bytes", f"more than {MAX_SIZE} are not read")
+    if len(data) > limit:
+        raise FormatError(f"{name} has {len(data)} bytes", f"more than {limit} are not read")
     try:
         raw = json.loads(
             data.decode(),

@@ -124,6 +124,11 @@ class S3Store:
         return f"S3Store({self.url!r})"
 
     @property
+    def bucket(self) -> Bucket:
+        """Where it is and how it is reached."""
+        return self._bucket
+
+    @property
     def url(self) -> str:
         """Where it is."""
         return "/".join(filter(None, (f"s3://{self._bucket.name}", self._bucket.prefix)))

@@ -1,0 +1,418 @@
+"""Keyrings: the secrets that a restore needs, sealed, in a repository of their own.
+
+    clusters/CLUSTER/keyrings/TIME-RAND.zst.age   the keyring, sealed
+    clusters/CLUSTER/keyrings/TIME-RAND.json      its header, in the clear; written last
+
+TIME-RAND is the run that makes the backup, so the name of a backup leads to its keyring. Its
+manifest has the SHA-256 of the header's bytes, and the header has size and SHA-256 of the sealed
+object: one digest binds both, and what is said of the keys in the clear can be believed before
+anything is opened. The keyring has a nonce, so the SHA-256 of what is in it tells nobody
+anything.
+
+A keyring lies only in a repository of role `keys` (promise 5). Nothing of another role's sweep
+touches it: it is under a folder of its own, and an object without a header is left alone until it
+is older than the safe age.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+
+import msgspec
+
+from backstay.errors import (
+    BackstayError,
+    DamagedError,
+    FormatError,
+    NotFoundError,
+    RefusedError,
+    StoreError,
+)
+from backstay.repo.catalogue import SAFE_AGE, Repository, Swept, Unreadable
+from backstay.repo.config import Encryption, Role
+from backstay.repo.document import MAX_SIZE, encode
+from backstay.repo.identity import Identities
+from backstay.repo.keyring_document import (
+    NAME,
+    KeyLabel,
+    Keyring,
+    KeyringHeader,
+    Kms,
+    SavedKey,
+    parse_header,
+    parse_keyring,
+)
+from backstay.repo.manifest import KeyringEntry, ObjectEntry
+from backstay.repo.name import BackupId, Run, check_cluster
+from backstay.repo.sealing import seal, unseal
+from backstay.repo.store import ObjectInfo, Store
+
+__all__ = [
+    "KeyLabel",
+    "Keyring",
+    "KeyringHeader",
+    "Kms",
+    "Saved",
+    "SavedKey",
+    "find",
+    "headers",
+    "load",
+    "orphans",
+    "remove",
+    "save",
+    "sweep",
+]
+
+#: The role of a sealed keyring among objects.
+ROLE = "keyring"
+_HEADER = ".json"
+_SEALED = ".zst.age"
+_NAME = re.compile(NAME.strip("^$"))
+_TIME = "%Y%m%dT%H%M%SZ"
+_READERS = 16
+_MEND = "find out who changed it, and use another backup until then"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A keyring that lies in a repository; it was not opened.
+
+    Attributes:
+        header: what is said of it in the clear.
+        digest: SHA-256 of the header's bytes, hex: what the manifest has.
+        written: when the header came to the store, by the store's clock.
+    """
+
+    header: KeyringHeader
+    digest: str
+    written: datetime
+
+    @property
+    def entry(self) -> KeyringEntry:
+        """What the manifest of its backup says of it."""
+        return KeyringEntry(repository=self.header.repository, digest=self.digest)
+
+
+def save(repository: Repository, keyring: Keyring, run: Run, *, data: str) -> KeyringEntry:
+    """Seal a keyring and put it away; it is listed when this function has returned.
+
+    Args:
+        repository: one of role `keys`.
+        keyring: what to save, of the cluster of the run.
+        run: that makes the backup.
+        data: id of the repository that the backup goes to.
+
+    Returns:
+        What goes into the backup's manifest.
+
+    Raises:
+        RefusedError: the repository is not for keys, not encrypted, or the backup's own.
+        FormatError: the keyring contradicts itself, or is too large.
+        SealError: it can't be sealed.
+        StoreError: the store refuses, or did not keep what was written.
+    """
+    check_place(repository)
+    if data == repository.config.repository:
+        raise RefusedError(
+            f"{repository.store.url} is where the backup goes", "keep keys in another place"
+        )
+    if keyring.cluster != run.cluster:
+        raise FormatError(f"the keyring is of {keyring.cluster[:200]!r}, not of {run.cluster}")
+    name = f"{run.began.astimezone(UTC):{_TIME}}-{run.random}"
+    path = _path(run.cluster, name)
+    header = KeyringHeader(
+        repository=repository.config.repository,
+        data=data,
+        cluster=run.cluster,
+        name=name,
+        kind=keyring.kind,
+        made_at=keyring.made_at,
+        object=_seal(repository, keyring, path + _SEALED),
+        recipients=repository.config.recipients,
+        keys=tuple(key.label for key in keyring.keys),
+        kms=keyring.kms,
+        rotating=keyring.rotating,
+    )
+    return _publish(repository.store, header, path + _HEADER)
+
+
+def check_place(repository: Repository) -> None:
+    """Hold a repository to be one for keys.
+
+    Raises:
+        RefusedError: it is for data, or not encrypted.
+    """
+    config, url = repository.config, repository.store.url
+    if config.role is not Role.KEYS:
+        raise RefusedError(
+            f"{url} is a repository for {config.role}, and keys never lie there",
+            "name one that was made with --role keys",
+        )
+    if config.encryption is not Encryption.AGE:
+        raise RefusedError(f"{url} is not encrypted", "make a repository for keys anew")
+
+
+def _seal(repository: Repository, keyring: Keyring, path: str) -> ObjectEntry:
+    """Seal, store and read back. It can't be opened here: the writer can't read."""
+    sealed = msgspec.structs.replace(keyring, nonce=secrets.token_hex(32))
+    data = msgspec.json.encode(sealed)
+    parse_keyring(data, "the keyring")
+    store = repository.store
+    found = seal(BytesIO(data), store, path, repository.config.recipients)
+    kept = _read_back(store, path, found.stored_size)
+    if hashlib.sha256(kept).hexdigest() != found.stored_sha256:
+        raise _not_kept(store, path)
+    return ObjectEntry(
+        path=path,
+        role=ROLE,
+        size=found.size,
+        sha256=found.sha256,
+        stored_size=found.stored_size,
+        stored_sha256=found.stored_sha256,
+    )
+
+
+def _publish(store: Store, header: KeyringHeader, path: str) -> KeyringEntry:
+    data = encode(header)
+    parse_header(data, path)
+    store.put_new(path, data)
+    if _read_back(store, path, MAX_SIZE) != data:
+        with suppress(BackstayError):
+            store.delete(path)
+        raise _not_kept(store, path)
+    digest = hashlib.sha256(data).hexdigest()
+    return KeyringEntry(repository=header.repository, digest=digest)
+
+
+def _read_back(store: Store, path: str, limit: int) -> bytes:
+    try:
+        return store.read(path, limit)
+    except (NotFoundError, FormatError):
+        return b""
+
+
+def _not_kept(store: Store, path: str) -> StoreError:
+    return StoreError(
+        f"{store.url}/{path} is not what was written to it, so the keys are not saved",
+        "find out why the store changes what it is given",
+    )
+
+
+def find(repository: Repository, entry: KeyringEntry, backup: BackupId) -> Saved:
+    """Find the keyring of a backup, and prove that it is the one that its manifest means.
+
+    Args:
+        repository: where it should lie.
+        entry: what the manifest says.
+        backup: whose manifest that is.
+
+    Raises:
+        RefusedError: this is not the repository that the manifest means, or none for keys.
+        NotFoundError: the keyring is gone.
+        DamagedError: it is another one, or was changed.
+        FormatError: it is of a later version.
+        StoreError: the store refuses.
+    """
+    if entry.repository != repository.config.repository:
+        raise RefusedError(
+            f"the keys of {backup} lie in the repository {entry.repository}, and"
+            f" {repository.store.url} is {repository.config.repository}",
+            "name the one that it was saved to: --keys-repo",
+        )
+    check_place(repository)
+    path = _path(backup.cluster, _name_of(backup)) + _HEADER
+    try:
+        info = repository.store.stat(path)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{repository.store.url} has no keys of {backup}",
+            "without them what is encrypted in it can't be read: look for a copy",
+        ) from error
+    return _read(repository, info, entry.digest)
+
+
+def headers(repository: Repository, cluster: str | None = None) -> tuple[Saved | Unreadable, ...]:
+    """List the keyrings of one cluster, or of all, newest first by the store's clock.
+
+    Raises:
+        RefusedError: the repository is not for keys.
+        StoreError: the store refuses.
+    """
+    check_place(repository)
+    names = repository.clusters() if cluster is None else (check_cluster(cluster),)
+    infos = [
+        info
+        for name in names
+        for info in repository.store.list(_folder(name))
+        if _part(info.path, _HEADER)
+    ]
+    if not infos:
+        return ()
+    with ThreadPoolExecutor(max_workers=min(_READERS, len(infos))) as pool:
+        try:
+            found = list(pool.map(lambda info: _listed(repository, info), infos))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return tuple(sorted(found, key=lambda one: one.written, reverse=True))
+
+
+def _listed(repository: Repository, info: ObjectInfo) -> Saved | Unreadable:
+    try:
+        return _read(repository, info)
+    except (FormatError, NotFoundError, DamagedError) as error:
+        cluster = info.path.split("/")[1]
+        do = error.do or "update backstay, or use another backup"
+        return Unreadable(cluster, info.path, error.what, do, info.modified)
+
+
+def _read(repository: Repository, info: ObjectInfo, digest: str | None = None) -> Saved:
+    """Read a header, and hold it to its place; with a digest, to that before anything else."""
+    data = repository.store.read(info.path, MAX_SIZE)
+    found = hashlib.sha256(data).hexdigest()
+    if digest is not None and found != digest:
+        raise DamagedError(
+            f"{info.path} is not the keyring that the manifest means: it has SHA-256 {found},"
+            f" not {digest}",
+            _MEND,
+        )
+    header = parse_header(data, info.path)
+    path = _path(header.cluster, header.name)
+    if path + _HEADER != info.path or path + _SEALED != header.object.path:
+        raise FormatError(f"{info.path} is the keyring of {header.id}, or names what is not its")
+    if header.repository != repository.config.repository:
+        raise FormatError(f"{info.path} was copied from another repository")
+    return Saved(header, found, info.modified)
+
+
+def load(repository: Repository, saved: Saved, identities: Identities | None) -> Keyring:
+    """Open a keyring, and hold it to its header.
+
+    Args:
+        repository: where it lies.
+        saved: which one, from `find` or `headers`.
+        identities: private keys.
+
+    Raises:
+        SealError: none of the identities opens it.
+        DamagedError: it is damaged, cut, or not what its header says.
+        FormatError: it is of a later version, or contradicts itself.
+        NotFoundError: it is gone.
+        StoreError: the store refuses.
+    """
+    stored, sink = saved.header.object, BytesIO()
+    unseal(repository.store, stored, sink, identities, Encryption.AGE)
+    name = f"the keyring {saved.header.id}"
+    keyring = parse_keyring(sink.getvalue(), name)
+    _check_header(keyring, saved.header, name)
+    return keyring
+
+
+def _check_header(keyring: Keyring, header: KeyringHeader, name: str) -> None:
+    """Hold what is said in the clear to what was sealed."""
+    labels = tuple(key.label for key in keyring.keys)
+    if labels != header.keys:
+        raise DamagedError(f"{name} holds other keys than its header says", _MEND)
+    for word in ("cluster", "kind", "made_at", "kms", "rotating"):
+        if getattr(keyring, word) != getattr(header, word):
+            raise DamagedError(f"{name} has another {word} than its header says", _MEND)
+
+
+def orphans(
+    repository: Repository,
+    data: str,
+    backups: Iterable[BackupId],
+    age: timedelta = SAFE_AGE,
+) -> tuple[Saved, ...]:
+    """Name the keyrings whose backup is not listed: it never was, or is gone.
+
+    Keyrings that can't be read, and those of other repositories' backups, are never named.
+
+    Args:
+        repository: where the keyrings lie.
+        data: id of the repository that has the backups.
+        backups: all that it lists, those with manifests that can't be read among them.
+        age: how old a keyring must be, by the store's clock: a backup may still be running.
+
+    Raises:
+        RefusedError: the repository is not for keys.
+        StoreError: the store refuses.
+    """
+    before = repository.store.now() - age
+    known = {(backup.cluster, _name_of(backup)) for backup in backups}
+    return tuple(
+        one
+        for one in headers(repository)
+        if isinstance(one, Saved)
+        and one.header.data == data
+        and one.written < before
+        and (one.header.cluster, one.header.name) not in known
+    )
+
+
+def remove(repository: Repository, saved: Saved) -> None:
+    """Delete a keyring: the header first, since listed means complete.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    repository.store.delete(_path(saved.header.cluster, saved.header.name) + _HEADER)
+    repository.store.delete(saved.header.object.path)
+
+
+def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
+    """Delete what dead runs left half-written: sealed keyrings without a header.
+
+    Args:
+        repository: one for keys.
+        age: how old, by the store's own clock, an object must be.
+
+    Raises:
+        RefusedError: the repository is not for keys.
+        StoreError: the store refuses.
+    """
+    check_place(repository)
+    store = repository.store
+    before = store.now() - age
+    dead = [info for name in repository.clusters() for info in _half(store, name, before)]
+    for info in dead:
+        store.delete(info.path)
+    partial = store.clear_partial(before)
+    return Swept((*(info.path for info in dead), *partial), sum(info.size for info in dead))
+
+
+def _half(store: Store, cluster: str, before: datetime) -> list[ObjectInfo]:
+    sealed = [info for info in store.list(_folder(cluster)) if _part(info.path, _SEALED)]
+    if not any(info.modified < before for info in sealed):
+        return []
+    # Listed after the objects: a header that comes meanwhile is seen here.
+    whole = {_part(info.path, _HEADER) for info in store.list(_folder(cluster))}
+    return [
+        info for info in sealed if info.modified < before and _part(info.path, _SEALED) not in whole
+    ]
+
+
+def _part(path: str, suffix: str) -> str:
+    """TIME-RAND of a path with that ending; empty where it is none of ours."""
+    name = path.rpartition("/")[2]
+    stem = name.removesuffix(suffix)
+    ours = path.count("/") == 3 and name.endswith(suffix) and _NAME.fullmatch(stem)
+    return stem if ours else ""
+
+
+def _folder(cluster: str) -> str:
+    return f"clusters/{cluster}/keyrings/"
+
+
+def _path(cluster: str, name: str) -> str:
+    return f"{_folder(cluster)}{name}"
+
+
+def _name_of(backup: BackupId) -> str:
+    return f"{backup.taken_at.astimezone(UTC):{_TIME}}-{backup.random}"
