@@ -1,5 +1,7 @@
 """A hosted control plane as it was found: immutable, and all that decisions are made from."""
 
+import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -8,6 +10,7 @@ from backstay.kubeapi.api import Object
 
 T = TypeVar("T")
 
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 #: The shard that every hosted control plane has.
 MAIN = "etcd"
 
@@ -144,6 +147,11 @@ def control_plane_namespace(namespace: str, name: str) -> str:
     return f"{namespace}-{name.replace('.', '-')}"
 
 
+def is_name(text: str) -> bool:
+    """Tell whether an object can have that name: what can't would be another path, or a list."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
+
+
 def at(document: object, path: str, default: T) -> T:
     """Read a field of an object from outside, if it is there and of the default's type.
 
@@ -157,3 +165,20 @@ def at(document: object, path: str, default: T) -> T:
             return default
         document = document.get(name)
     return document if isinstance(document, type(default)) else default
+
+
+def secret_value(secret: object, key: str) -> bytes | None:
+    """Decode one value of a Secret; None where there is none, or one that is no base64.
+
+    Args:
+        secret: an object of the API; whatever it holds, this raises nothing.
+        key: its name in `data`; may have dots.
+    """
+    data: Mapping[str, Any] = at(secret, "data", {})
+    text = data.get(key)
+    if not isinstance(text, str):
+        return None
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return None

@@ -18,6 +18,7 @@ from backstay.kinds.hosted.cluster import (
     Unmanaged,
     at,
     control_plane_namespace,
+    is_name,
 )
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import (
@@ -36,8 +37,6 @@ OWNER = "hypershift.openshift.io/cluster"
 _MAX_SHARDS = 32
 #: HostedClusters that a message names.
 _NAMED = 20
-#: What Kubernetes takes for a name; what is none would be another path, or a list.
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
 def find(api: Api, name: str, namespace: str) -> Hosted:
@@ -59,7 +58,7 @@ def find(api: Api, name: str, namespace: str) -> Hosted:
         KubeError: the API failed, or the HostedCluster contradicts itself.
     """
     for word, text in (("name", name), ("namespace", namespace)):
-        if not _NAME.fullmatch(text):
+        if not is_name(text):
             raise UsageError(f"{text[:100]!r} is no {word} of a HostedCluster")
     hosted_cluster = _hosted_cluster(api, name, namespace)
     where = control_plane_namespace(namespace, name)
@@ -188,7 +187,7 @@ def _spec_shards(hosted_cluster: Object, path: str) -> list[tuple[str, Object]]:
     if len(names) > _MAX_SHARDS or len(set(names)) < len(names):
         raise KubeError(f"{path} of the HostedCluster names too many shards, or one twice")
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             raise KubeError(f"{path} of the HostedCluster has a shard without a name")
     return named
 
