@@ -1,4 +1,8 @@
-"""What a drill asks of a restored etcd: is it the one that was backed up?"""
+"""What is asked of a restored etcd: is it the one that was backed up?
+
+A drill asks a throw-away member that nobody else writes to. A restored control plane has several
+members and is in use by the time it is asked: what is asked of that is in `restored_cluster`.
+"""
 
 from backstay.checks.question import Answer, failed, passed
 from backstay.client.answer import KeyValue
