@@ -55,6 +55,21 @@ def test_events_come_in_order_with_the_bytes_that_etcd_stores(etcd):
     assert [kv.mod_revision - first for _, kv in parsed] == [0, 1, 1, 1, 2]
 
 
+def test_a_change_tells_what_was_there_before(etcd):
+    lease = etcd.lease_grant(600).id
+    first = etcd.put(b"before", b"one", lease=lease)
+    etcd.put(b"before", b"two")
+    etcd.delete(b"before")
+    with etcd.watch(b"before", start_revision=first, previous=True) as watch:
+        put, changed, deleted = collect(watch, 3)
+    assert put.previous == b""
+    assert parse_keyvalue(changed.previous).lease == lease
+    assert parse_keyvalue(deleted.previous).value == b"two"
+    assert parse_keyvalue(deleted.previous).lease == 0
+    with etcd.watch(b"before", start_revision=first) as watch:
+        assert [change.previous for change in collect(watch, 3)] == [b"", b"", b""]
+
+
 def test_nothing_comes_in_time(etcd):
     with etcd.watch(b"silent") as watch:
         began = time.monotonic()

@@ -171,7 +171,10 @@ class Change:
         delete: whether the key was deleted.
         keyvalue: a mvccpb.KeyValue as it came over the wire: for a put, the very bytes that
             etcd stores; for a delete, the key and the revision.
+        previous: a mvccpb.KeyValue with what the key held before; empty where that was not asked
+            for, where there was no such key, or where it has been compacted away.
     """
 
     delete: bool
     keyvalue: bytes
+    previous: bytes = b""

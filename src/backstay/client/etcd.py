@@ -251,6 +251,7 @@ class Etcd(Closing):
         *,
         start_revision: int = 0,
         progress_notify: bool = False,
+        previous: bool = False,
         endpoint: Endpoint | None = None,
     ) -> Iterator[Watch]:
         """Watch a range until the block ends; default: everything.
@@ -260,6 +261,7 @@ class Etcd(Closing):
             range_end: the key after the last; empty: just `key`; a zero byte: no end.
             start_revision: from which revision on; 0 = from now on.
             progress_notify: have etcd tell now and then that nothing was missed.
+            previous: have each change tell what the key held before.
             endpoint: the member to ask; default: the first that can be reached.
 
         Raises:
@@ -270,6 +272,7 @@ class Etcd(Closing):
             range_end=range_end,
             start_revision=start_revision,
             progress_notify=progress_notify,
+            prev_kv=previous,
             fragment=True,
         )
 

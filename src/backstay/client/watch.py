@@ -89,7 +89,7 @@ class Watch:
                 raise self._error
             else:
                 return None
-        changes = tuple(Change(e.type == pb.Event.DELETE, e.kv) for e in answer.events)
+        changes = tuple(Change(e.type == pb.Event.DELETE, e.kv, e.prev_kv) for e in answer.events)
         return Changes(answer.header.revision, changes, answer.fragment)
 
     def ask_progress(self) -> None:
