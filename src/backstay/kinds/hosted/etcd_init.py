@@ -231,11 +231,13 @@ class Run:
 
     Attributes:
         exit_code: of the run that has ended last; None where none has.
+        running: whether one is going on.
         ended: whether it has ended well; a run that failed is followed by another.
         attempts: how often it has been started, as far as it is known.
     """
 
     exit_code: int | None
+    running: bool
     ended: bool
     attempts: int
 
@@ -255,6 +257,7 @@ def read_pod(pod: Object) -> Run | None:
     started = running or now is not None or last is not None
     return Run(
         exit_code=last if now is None else now,
+        running=running,
         ended=now == 0,
         attempts=max(at(status, "restartCount", 0), 0) + 1 if started else 0,
     )
