@@ -88,6 +88,12 @@ def is_rotating(hosted: Hosted) -> bool:
     )
 
 
+def rotation_state(hosted: Hosted) -> str:
+    """Give the state of the last rotation, in the cluster's words; empty where there was none."""
+    states = [_state(status) for status in _statuses(hosted)]
+    return next((state for state in states if state), "")
+
+
 def condition(document: object, kind: str) -> str:
     """Read a condition: `True`, `False` or `Unknown`; empty where it is not told."""
     conditions: list[Object] = at(document, "status.conditions", [])
@@ -106,10 +112,9 @@ def kms_of(hosted: Hosted) -> Kms | None:
     target = next((ids for _, name, ids in told if name == "targetKey"), {})
     if not target and not _same(wanted, active):
         target = wanted
-    states = [_state(status) for status in _statuses(hosted)]
     return Kms(
         provider=provider[:256],
-        state=next((state for state in states if state), "")[:256],
+        state=rotation_state(hosted)[:256],
         active=active,
         backup=backup,
         target=target,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from backstay.kinds.hosted import encryption
-from backstay.kinds.hosted.clean import clean
+from backstay.kinds.hosted.clean import clean, dump
 from backstay.kinds.hosted.cluster import Hosted, at, is_name
 from backstay.kinds.hosted.references import Kind, Reference, references
 from backstay.kubeapi.api import Api, Object
@@ -58,6 +58,24 @@ class Resources:
     secret: tuple[Object, ...] = field(default=(), repr=False)
     missing: tuple[str, ...] = ()
 
+    @property
+    def public_yaml(self) -> str:
+        """What holds no secret, as YAML.
+
+        Raises:
+            FormatError: an object can't be written.
+        """
+        return dump(self.public)
+
+    @property
+    def secret_yaml(self) -> str:
+        """The Secrets, as YAML.
+
+        Raises:
+            FormatError: an object can't be written.
+        """
+        return dump(self.secret)
+
 
 def collect(api: Api, hosted: Hosted) -> Resources:
     """Read everything that a restore of a cluster needs.
@@ -77,13 +95,13 @@ def collect(api: Api, hosted: Hosted) -> Resources:
     missing: list[str] = []
     for reference in named_by(hosted):
         where = reference.namespace or hosted.namespace
-        title = f"{reference.kind} {where}/{reference.name}, which {reference.path} names"
+        title = f"{reference.kind} {where}/{reference.name}"
         if where != hosted.namespace:
-            missing.append(f"{title}: it is in another namespace, and is not saved")
+            missing.append(f"{title} ({reference.path}; in another namespace, not looked for)")
             continue
         found = _read(api, reference, where)
         if not found:
-            missing.append(title)
+            missing.append(f"{title} ({reference.path})")
         for resource, document in found:
             (secret if resource is SECRETS else public).append(clean(document))
     signers, gone = _signers(api, hosted)
@@ -129,7 +147,7 @@ def _signers(api: Api, hosted: Hosted) -> tuple[list[Object], list[str]]:
         if document is not None:
             found.append(clean(_whole(document, SECRETS.kind)))
         elif name in _ALWAYS:
-            missing.append(f"Secret {where}/{name}, which every control plane has")
+            missing.append(f"Secret {where}/{name} (every control plane has it)")
     return found, missing
 
 
