@@ -3,7 +3,7 @@
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,6 +74,25 @@ def open_repository(options: StoreOptions, pinned: "Sequence[str]" = ()) -> "Rep
     from backstay.repo.catalogue import Repository
 
     return Repository.open(open_store(options), pinned)
+
+
+def open_keys_repository(options: dict[str, Any]) -> "Repository":
+    """Open the repository for keys; the recipients that are pinned are not its own.
+
+    Raises:
+        UsageError: none is given.
+        NotFoundError: there is none.
+        RefusedError: it is one for data.
+    """
+    from backstay.repo.keyring import check_place
+
+    if not options["keys_repo"]:
+        raise UsageError(
+            "no repository for keys is given", "name it with --keys-repo or BACKSTAY_KEYS_REPO"
+        )
+    repository = open_repository(replace(StoreOptions.of(options), repo=options["keys_repo"]))
+    check_place(repository)
+    return repository
 
 
 def spool_directory(named: str | None) -> Path:

@@ -98,6 +98,16 @@ def store_optional(function: F) -> F:
     )(function)
 
 
+def keys_store(function: F) -> F:
+    """Say where the repository for keys is; it is reached as the other is."""
+    return click.option(
+        "--keys-repo",
+        envvar="BACKSTAY_KEYS_REPO",
+        metavar="URL",
+        help="The repository that keys are saved to.  [env: BACKSTAY_KEYS_REPO]",
+    )(function)
+
+
 def store_access(function: F) -> F:
     """Say how to reach an object store."""
     return compose(

@@ -32,6 +32,7 @@ SIZE_LIMIT = 64 << 10
 TOP = frozenset(
     {
         "repo",
+        "keys-repo",
         "recipient",
         "identity",
         "cluster",

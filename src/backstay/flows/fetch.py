@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from backstay.errors import NotFoundError
 from backstay.flows.spool import Spool
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo.catalogue import Entry, Repository
 from backstay.repo.identity import Identities
 from backstay.repo.manifest import ObjectEntry, SnapshotEntry
 from backstay.repo.sealing import unseal
+from backstay.repo.store import Writer
 from backstay.report import Report
 
 
@@ -90,6 +92,7 @@ class BackupSubject:
         asked: what the user wrote.
         identities: what opens it; None for repositories without encryption.
         spool_dir: where it lies while it is worked on.
+        chosen: name of the snapshot that is meant, where it has several; empty: the first one.
     """
 
     repository: Repository
@@ -97,6 +100,7 @@ class BackupSubject:
     asked: str
     identities: Identities | None
     spool_dir: Path
+    chosen: str = ""
 
     @property
     def name(self) -> str:
@@ -110,8 +114,32 @@ class BackupSubject:
 
     @property
     def snapshot(self) -> SnapshotEntry:
-        """The snapshot that is meant: the first one."""
-        return self.entry.manifest.snapshots[0]
+        """The snapshot that is meant.
+
+        Raises:
+            NotFoundError: the backup has none of the chosen name.
+        """
+        snapshots = self.entry.manifest.snapshots
+        if not self.chosen:
+            return snapshots[0]
+        for snapshot in snapshots:
+            if snapshot.name == self.chosen:
+                return snapshot
+        names = ", ".join(snapshot.name for snapshot in snapshots)
+        raise NotFoundError(f"{self.name} has no snapshot {self.chosen}", f"it has {names}")
+
+    @property
+    def parts(self) -> tuple["BackupSubject", ...]:
+        """One subject for each of its snapshots."""
+        names = [snapshot.name for snapshot in self.entry.manifest.snapshots]
+        return tuple(replace(self, chosen=name) for name in names)
+
+    @property
+    def documents(self) -> tuple[ObjectEntry, ...]:
+        """What lies beside its snapshots."""
+        manifest = self.entry.manifest
+        snapshots = {snapshot.object for snapshot in manifest.snapshots}
+        return tuple(entry for entry in manifest.objects if entry.path not in snapshots)
 
     @property
     def etcd_version(self) -> str:
@@ -122,20 +150,29 @@ class BackupSubject:
     def opened(self, report: Report) -> Iterator[Snapshot]:
         """Fetch, decrypt, unpack and compare with the manifest; then open."""
         stored = self.entry.manifest.object_of(self.snapshot)
+        name = f"{self.name} ({self.chosen})" if len(self.parts) > 1 else self.name
         with Spool(self.spool_dir, expected=stored.size) as spool:
-            self._fetch(stored, spool, report)
-            with Snapshot.open(spool.fd, name=self.name) as snapshot:
+            self.fetch(stored, spool, report)
+            spool.finish()
+            with Snapshot.open(spool.fd, name=name) as snapshot:
                 yield snapshot
 
-    def _fetch(self, stored: ObjectEntry, spool: Spool, report: Report) -> None:
+    def fetch(self, stored: ObjectEntry, sink: Writer, report: Report) -> None:
+        """Fetch, decrypt and unpack one of its objects, and compare it with the manifest.
+
+        What is in the sink counts for nothing unless this function returns.
+
+        Raises:
+            DamagedError: it is not what was stored.
+            SealError: the identity does not open it.
+        """
         store, config = self.repository.store, self.repository.config
         with report.task("fetching", stored.stored_size) as progress:
             unseal(
                 store,
                 stored,
-                spool,
+                sink,
                 identities=self.identities,
                 encryption=config.encryption,
                 progress=progress,
             )
-        spool.finish()

@@ -1,19 +1,21 @@
 """Proving that a snapshot file or a stored backup is whole, and writing down what was found."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from backstay.checks import keys
 from backstay.checks.question import Answer, ask, failed, passed
 from backstay.checks.stored import stored
+from backstay.checks.together import together
 from backstay.checks.transfer import transfer
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.fetch import BackupSubject, FileSubject
-from backstay.kubedata.encryption import EncryptionConfiguration
+from backstay.flows.keyring import Known, prove
 from backstay.kubedata.outcome import KeyProof
-from backstay.kubedata.proof import prove_keys
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo.catalogue import Entry, Repository
 from backstay.repo.manifest import CheckEntry, SnapshotEntry
@@ -26,12 +28,14 @@ class KeyQuestion:
     """Keys that are to be tried on what is encrypted in a snapshot.
 
     Attributes:
-        configuration: the API server's, with its keys.
+        known: finds them for a snapshot; what it raises is the answer, in the words of `ask`.
         prove_all: try them on every value, not on samples.
+        by_the_way: nobody asked by name: where nothing is encrypted there is no such check.
     """
 
-    configuration: EncryptionConfiguration
+    known: Callable[[Snapshot], Known]
     prove_all: bool = False
+    by_the_way: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +44,21 @@ class Verified:
 
     Attributes:
         checks: the verdicts.
-        keys: what came of trying keys, group by group; None where none were given.
+        keys: what came of trying keys on each snapshot that could be opened, by its name; empty
+            where none were tried.
     """
 
     checks: tuple[Check, ...]
-    keys: KeyProof | None = None
+    keys: tuple[tuple[str, KeyProof], ...] = ()
+
+    def keys_as_json(self) -> list[dict[str, Any]]:
+        """Give the groups of values as JSON has them; of several snapshots with their names."""
+        several = len(self.keys) > 1
+        return [
+            {"snapshot": name, **group} if several else dict(group)
+            for name, proof in self.keys
+            for group in proof.to_json()
+        ]
 
 
 def verify_file(
@@ -70,22 +84,30 @@ def verify_file(
         broken = Check(name="structure", verdict=Verdict.FAIL, detail=str(error), seconds=0.0)
         return Verified(checks=_judged((broken,), report))
     checks = (_transfer(found, clock), *found.checks, *tried.checks)
-    return Verified(checks=_judged(checks, report), keys=tried.proof)
+    return Verified(checks=_judged(checks, report), keys=tried.proofs(subject.name))
 
 
 class _Keys:
     """Tries keys on a snapshot, where there are any."""
 
     def __init__(self, snapshot: Snapshot, question: KeyQuestion | None, clock: Clock) -> None:
-        self.proof: KeyProof | None = None
+        self._found: list[KeyProof] = []
         self.checks: tuple[Check, ...] = ()
         if question is not None:
-            self.checks = (ask(keys.NAME, lambda: self._try(snapshot, question), clock),)
+            check = ask(keys.NAME, lambda: self._try(snapshot, question), clock)
+            idle = any(not proof.groups for proof in self._found)
+            if not (idle and question.by_the_way and check.verdict is not Verdict.PASS):
+                self.checks = (check,)
 
     def _try(self, snapshot: Snapshot, question: KeyQuestion) -> Answer:
-        configurations = [question.configuration]
-        self.proof = prove_keys(snapshot, configurations, prove_all=question.prove_all)
-        return keys.keys(self.proof)
+        known = question.known(snapshot)
+        proof, answer = prove(snapshot, known, prove_all=question.prove_all)
+        self._found.append(proof)
+        return answer
+
+    def proofs(self, name: str) -> tuple[tuple[str, KeyProof], ...]:
+        """Give what came of it, under the snapshot's name."""
+        return tuple((name, proof) for proof in self._found) if self.checks else ()
 
 
 def _transfer(found: Findings, clock: Clock) -> Check:
@@ -115,16 +137,19 @@ def verify_backup(
         report: is told each verdict.
     """
     began = clock.monotonic()
-    checks = [_stored(subject.repository, subject.entry, clock, report)]
-    tried: _Keys | None = None
+    checks: tuple[Check, ...] = (_stored(subject.repository, subject.entry, clock, report),)
+    of_keys: tuple[Check, ...] = ()
+    inside: tuple[_Inside, ...] = ()
     if read_data:
-        inside, tried = _inside(subject, question, clock, report)
-        checks += inside
-    of_keys = tried.checks if tried else ()
+        inside = tuple(_look(part, question, clock, report) for part in subject.parts)
+        checks += together([(part.name, part.checks) for part in inside])
+        checks += _documents(subject, clock, report)
+        of_keys = together([(part.name, part.of_keys) for part in inside])
     _judged((*checks, *of_keys), report)
     seconds = clock.monotonic() - began
-    write_down(subject, VERIFY, tuple(checks), seconds=seconds, clock=clock, report=report)
-    return Verified(checks=(*checks, *of_keys), keys=tried.proof if tried else None)
+    write_down(subject, VERIFY, checks, seconds=seconds, clock=clock, report=report)
+    proofs = tuple(proof for part in inside for proof in part.proofs)
+    return Verified(checks=(*checks, *of_keys), keys=proofs)
 
 
 def _stored(repository: Repository, entry: Entry, clock: Clock, report: Report) -> Check:
@@ -133,27 +158,62 @@ def _stored(repository: Repository, entry: Entry, clock: Clock, report: Report) 
         return ask("stored", lambda: stored(repository.store, objects, progress), clock)
 
 
-def _inside(
-    subject: BackupSubject, question: KeyQuestion | None, clock: Clock, report: Report
-) -> tuple[list[Check], _Keys | None]:
-    """Decrypt, and ask what can be asked of the snapshot."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inside:
+    """What was found in one snapshot of a backup."""
+
+    name: str
+    checks: tuple[Check, ...]
+    of_keys: tuple[Check, ...] = ()
+    proofs: tuple[tuple[str, KeyProof], ...] = ()
+
+
+def _look(
+    part: BackupSubject, question: KeyQuestion | None, clock: Clock, report: Report
+) -> _Inside:
+    """Decrypt a snapshot, and ask what can be asked of it."""
+    name = part.snapshot.name
     with ExitStack() as stack:
         opened: list[Snapshot] = []
 
         def unsealed() -> Answer:
-            opened.append(stack.enter_context(subject.opened(report)))
+            opened.append(stack.enter_context(part.opened(report)))
             return passed("decrypted, unpacked, and equal to what was sealed by size and SHA-256")
 
-        checks = [ask("sealed", unsealed, clock)]
+        sealed = ask("sealed", unsealed, clock)
         if not opened:
-            return checks, None
+            return _Inside(name=name, checks=(sealed,))
         found = look_into(opened[0], clock, report)
-        checks += [
+        checks = (
+            sealed,
             _transfer(found, clock),
             *found.checks,
-            ask("figures", lambda: _figures(opened[0], found, subject.snapshot), clock),
-        ]
-        return checks, _Keys(opened[0], question, clock)
+            ask("figures", lambda: _figures(opened[0], found, part.snapshot), clock),
+        )
+        tried = _Keys(opened[0], question, clock)
+        proofs = tried.proofs(name)
+        return _Inside(name=name, checks=checks, of_keys=tried.checks, proofs=proofs)
+
+
+def _documents(subject: BackupSubject, clock: Clock, report: Report) -> tuple[Check, ...]:
+    """Open what lies beside the snapshots, where there is something."""
+    documents = subject.documents
+
+    def unsealed() -> Answer:
+        for entry in documents:
+            subject.fetch(entry, _Nowhere(), report)
+        roles = ", ".join(entry.role for entry in documents)
+        return passed(f"{roles}: decrypted, unpacked, and equal to what was sealed")
+
+    return (ask("documents", unsealed, clock),) if documents else ()
+
+
+class _Nowhere:
+    """A sink that keeps nothing."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take bytes."""
+        return len(data)
 
 
 def _figures(snapshot: Snapshot, found: Findings, written: SnapshotEntry) -> Answer:

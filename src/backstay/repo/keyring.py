@@ -60,6 +60,8 @@ __all__ = [
     "Kms",
     "Saved",
     "SavedKey",
+    "check_meant",
+    "check_place",
     "find",
     "headers",
     "load",
@@ -219,13 +221,7 @@ def find(repository: Repository, entry: KeyringEntry, backup: BackupId) -> Saved
         FormatError: it is of a later version.
         StoreError: the store refuses.
     """
-    if entry.repository != repository.config.repository:
-        raise RefusedError(
-            f"the keys of {backup} lie in the repository {entry.repository}, and"
-            f" {repository.store.url} is {repository.config.repository}",
-            "name the one that it was saved to: --keys-repo",
-        )
-    check_place(repository)
+    check_meant(repository, entry, backup)
     path = _path(backup.cluster, _name_of(backup)) + _HEADER
     try:
         info = repository.store.stat(path)
@@ -235,6 +231,21 @@ def find(repository: Repository, entry: KeyringEntry, backup: BackupId) -> Saved
             "without them what is encrypted in it can't be read: look for a copy",
         ) from error
     return _read(repository, info, entry.digest)
+
+
+def check_meant(repository: Repository, entry: KeyringEntry, backup: BackupId) -> None:
+    """Hold a repository to be the one that the manifest of a backup means.
+
+    Raises:
+        RefusedError: it is another, or none for keys.
+    """
+    check_place(repository)
+    if entry.repository != repository.config.repository:
+        raise RefusedError(
+            f"the keys of {backup} lie in the repository {entry.repository[:40]}, and"
+            f" {repository.store.url} is {repository.config.repository}",
+            "name the one that they were saved to: --keys-repo",
+        )
 
 
 def headers(repository: Repository, cluster: str | None = None) -> tuple[Saved | Unreadable, ...]:

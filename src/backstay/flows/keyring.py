@@ -1,0 +1,385 @@
+"""The keys that belong to a snapshot: from the keyring of its backup, or matched to a file.
+
+Border: which keys, and what it means that there are none. How keys are tried on values is
+`kubedata.proof`'s business.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from backstay.checks import keys as question
+from backstay.checks.question import Answer, passed
+from backstay.errors import FormatError, NotFoundError
+from backstay.kubedata.cipher import AES_CBC
+from backstay.kubedata.encryption import (
+    IDENTITY,
+    KMS,
+    EncryptionConfiguration,
+    Provider,
+    Rule,
+    hypershift_configuration,
+)
+from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED, take_inventory
+from backstay.kubedata.outcome import KeyProof, shown
+from backstay.kubedata.proof import prove_keys
+from backstay.kubedata.resource import ANY, Resource
+from backstay.mvcc.snapshot import Snapshot
+from backstay.repo.catalogue import Repository, Unreadable
+from backstay.repo.identity import Identities
+from backstay.repo.keyring import (
+    Keyring,
+    Kms,
+    Saved,
+    SavedKey,
+    check_meant,
+    check_place,
+    find,
+    headers,
+    load,
+)
+from backstay.repo.keyring_document import HOSTED
+from backstay.repo.manifest import KeyringEntry, Manifest
+from backstay.report import Verdict
+
+#: Keys of one name that are tried. Names have 32 bits: two that meet by chance are rare.
+_NAMESAKES = 16
+#: The order in which an API server would have the keys of a cluster.
+_ORDER = {"active": 0, "target": 1, "backup": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of the keys that encrypted a snapshot.
+
+    Attributes:
+        configurations: the API servers'.
+        none_saved: the cluster had no key to save when it was backed up.
+        note: what else there is to say where they do not open everything.
+    """
+
+    configurations: tuple[EncryptionConfiguration, ...]
+    none_saved: bool = False
+    note: str = ""
+
+    @classmethod
+    def of(cls, keys: Sequence[SavedKey], kms: Kms | None = None) -> "Known":
+        """Take what was found on a hosted cluster, or saved of it.
+
+        Raises:
+            FormatError: as `configuration`.
+        """
+        note = f"saved of the KMS: {_places(kms)}" if kms else ""
+        made = configuration(keys, kms)
+        return cls(configurations=(made,), none_saved=not keys and kms is None, note=note)
+
+
+def _places(kms: Kms) -> str:
+    roles = (("active", kms.active), ("backup", kms.backup), ("target", kms.target))
+    found = [
+        f"{role} {name} {shown(place)}" for role, places in roles for name, place in places.items()
+    ]
+    return ", ".join([shown(kms.provider), *found])
+
+
+def prove(snapshot: Snapshot, known: Known, *, prove_all: bool = False) -> tuple[KeyProof, Answer]:
+    """Try keys on a snapshot, and answer whether they open what is encrypted.
+
+    Args:
+        snapshot: an open snapshot.
+        known: the keys.
+        prove_all: try every value, not samples.
+
+    Raises:
+        DamagedError: bucket `key` is damaged.
+    """
+    proof = prove_keys(snapshot, known.configurations, prove_all=prove_all)
+    if not proof.groups and known.none_saved:
+        return proof, passed("nothing in it is encrypted, so no key is needed, and none was saved")
+    answer = question.keys(proof)
+    if known.note and answer.verdict is not Verdict.PASS:
+        answer = Answer(answer.verdict, f"{answer.detail}; {known.note}")
+    return proof, answer
+
+
+@dataclass(frozen=True)
+class BackupKeys:
+    """The keys of a backup, as its keyring has them; fetched when they are first asked for.
+
+    Attributes:
+        manifest: of the backup.
+        open: opens the repository that its keys should lie in.
+        identities: private keys.
+    """
+
+    manifest: Manifest
+    open: Callable[[], Repository]
+    identities: Identities | None
+
+    def prepare(self) -> None:
+        """Find early what makes the question pointless.
+
+        Raises:
+            NotFoundError: no keys were saved with the backup, or there is no such repository.
+            RefusedError: its keys lie in another repository, or this one is for data.
+            StoreError: the store refuses.
+        """
+        self._place  # noqa: B018 - it is opened by that
+
+    def __call__(self, snapshot: Snapshot) -> Known:
+        """Open the keyring.
+
+        Raises: as `keyring_for_backup`.
+        """
+        del snapshot
+        return self._known
+
+    @cached_property
+    def _place(self) -> Repository:
+        repository = self.open()
+        check_means(self.manifest, repository)
+        return repository
+
+    @cached_property
+    def _known(self) -> Known:
+        keyring = keyring_for_backup(self.manifest, self._place, self.identities)
+        check_kind(keyring)
+        return Known.of(keyring.keys, keyring.kms)
+
+
+@dataclass(frozen=True)
+class FileKeys:
+    """The keys of a snapshot file, matched by their names among all that were saved.
+
+    Attributes:
+        open: opens the repository that has keyrings.
+        identities: private keys.
+    """
+
+    open: Callable[[], Repository]
+    identities: Identities | None
+
+    def prepare(self) -> None:
+        """Find early what makes the question pointless.
+
+        Raises:
+            NotFoundError: there is no such repository.
+            RefusedError: it is for data.
+            StoreError: the store refuses.
+        """
+        check_place(self._place)
+
+    def __call__(self, snapshot: Snapshot) -> Known:
+        """Match and open keyrings.
+
+        Raises: as `keyrings_for_file`.
+        """
+        names = names_in(snapshot)
+        if not names:
+            return Known(configurations=(configuration(()),))
+        matched = match(names, self._place, self.identities)
+        known = configuration(matched.keys)
+        return Known(configurations=(known,), note="; ".join(matched.warnings[:3]))
+
+    @cached_property
+    def _place(self) -> Repository:
+        return self.open()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """What keyrings have for a snapshot file.
+
+    Attributes:
+        keyrings: those that were opened, the newest first.
+        keys: the keys of them that bear a name that stands in the snapshot.
+        warnings: keyrings that could not be read, and so could not be matched.
+    """
+
+    keyrings: tuple[Keyring, ...]
+    keys: tuple[SavedKey, ...]
+    warnings: tuple[str, ...]
+
+
+def configuration_of(keyring: Keyring) -> EncryptionConfiguration:
+    """Make the configuration of an API server that has the keys of a keyring.
+
+    Raises:
+        FormatError: the keyring is of a kind, or has keys of a kind, that is not known here; or a
+            key has a length that the API server refuses.
+    """
+    check_kind(keyring)
+    return configuration(keyring.keys, keyring.kms)
+
+
+def check_kind(keyring: Keyring) -> None:
+    """Hold a keyring to be of a kind of cluster whose keys are known.
+
+    Raises:
+        FormatError: it is of another.
+    """
+    if keyring.kind != HOSTED:
+        raise FormatError(
+            f"the keyring is of a cluster of kind {keyring.kind!r}", "update backstay to use it"
+        )
+
+
+def configuration(keys: Sequence[SavedKey], kms: Kms | None = None) -> EncryptionConfiguration:
+    """Make the configuration of a hosted cluster's API server from its keys.
+
+    Without a key and a KMS it says that nothing is encrypted: what is, misses its key then.
+
+    Args:
+        keys: in any order; one that is there twice counts once.
+        kms: the KMS, where one encrypts.
+
+    Raises:
+        FormatError: a key is none that this version knows.
+    """
+    for key in keys:
+        if key.provider != AES_CBC:
+            raise FormatError(
+                f"the key {shown(key.key_name)} is of {shown(key.provider)}",
+                "update backstay to use it",
+            )
+    ordered = sorted(keys, key=lambda key: _ORDER[key.role])
+    values = list(dict.fromkeys(key.value for key in ordered))
+    identity = Provider(IDENTITY)
+    if kms is None and values:
+        return hypershift_configuration(values)
+    aescbc: tuple[Provider, ...] = (Provider(AES_CBC),)
+    if values:
+        aescbc = hypershift_configuration(values).rules[0].providers[:1]
+    if kms is None:
+        return EncryptionConfiguration((Rule((Resource(ANY, ANY),), (identity, *aescbc)),))
+    # HyperShift's KMS encrypts more than Secrets; that Secrets are is what must not be missed.
+    writes = Provider(KMS, name=kms.provider)
+    return EncryptionConfiguration(
+        (
+            Rule((Resource("secrets"),), (writes, *aescbc, identity)),
+            Rule((Resource(ANY, ANY),), (identity, writes, *aescbc)),
+        )
+    )
+
+
+def keyring_for_backup(
+    manifest: Manifest, repository: Repository, identities: Identities | None
+) -> Keyring:
+    """Open the keyring of a backup.
+
+    Args:
+        manifest: of the backup.
+        repository: where its keys should lie.
+        identities: private keys.
+
+    Raises:
+        NotFoundError: it has none, or it is gone.
+        RefusedError: its keys lie in another repository.
+        DamagedError: the keyring is damaged, or is that of another backup.
+        SealError: none of the identities opens it.
+        FormatError: it is of a later version.
+        StoreError: the store refuses.
+    """
+    saved = find(repository, check_means(manifest, repository), manifest.name)
+    return load(repository, saved, identities)
+
+
+def check_means(manifest: Manifest, repository: Repository) -> KeyringEntry:
+    """Hold a repository to be the one that has the keys of a backup.
+
+    Raises:
+        NotFoundError: no keys were saved with the backup.
+        RefusedError: they lie in another repository, or this one is for data.
+    """
+    entry = manifest.keyring
+    if entry is None:
+        raise NotFoundError(
+            f"no keys were saved with {manifest.id}",
+            "give those that you have with --encryption-config",
+        )
+    check_meant(repository, entry, manifest.name)
+    return entry
+
+
+def keyrings_for_file(
+    snapshot: Snapshot, repository: Repository, identities: Identities | None
+) -> Matched:
+    """Find the keys of a snapshot file that is in no repository, by the names in its values.
+
+    Headers are matched in the clear; only keyrings that have a key of such a name are opened, the
+    newest with each.
+
+    Args:
+        snapshot: an open snapshot.
+        repository: where keys lie.
+        identities: private keys.
+
+    Raises:
+        DamagedError: the snapshot or a keyring is damaged.
+        RefusedError: the repository is not for keys.
+        SealError: none of the identities opens a keyring that is needed.
+        StoreError: the store refuses.
+    """
+    return match(names_in(snapshot), repository, identities)
+
+
+def names_in(snapshot: Snapshot) -> frozenset[str]:
+    """Name the keys that encrypted the values of a snapshot; a KMS's are not among them.
+
+    Raises:
+        DamagedError: bucket `key` is damaged.
+    """
+    groups = take_inventory(snapshot, lambda _prefix, _resource: False, words=()).groups
+    return frozenset(
+        group.key_name
+        for group in groups
+        if group.provider not in {IN_THE_CLEAR, MALFORMED, KMS} and group.key_name
+    )
+
+
+def match(names: frozenset[str], repository: Repository, identities: Identities | None) -> Matched:
+    """Find and open the keyrings that have keys of some names.
+
+    Raises: as `keyrings_for_file`.
+    """
+    if not names:
+        return Matched(keyrings=(), keys=(), warnings=())
+    listed = headers(repository)
+    chosen = choose(names, (one for one in listed if isinstance(one, Saved)))
+    keyrings = tuple(load(repository, saved, identities) for saved in chosen)
+    keys = {
+        (key.key_name, key.data_hash): key
+        for keyring in reversed(keyrings)
+        for key in keyring.keys
+        if key.key_name in names
+    }
+    unread = (one for one in listed if isinstance(one, Unreadable))
+    return Matched(
+        keyrings=keyrings,
+        keys=tuple(keys.values()),
+        warnings=tuple(f"a keyring could not be matched: {one.reason}" for one in unread),
+    )
+
+
+def choose(names: frozenset[str], saved: Iterable[Saved]) -> tuple[Saved, ...]:
+    """Choose the keyrings to open: for each key that bears one of the names, the first with it.
+
+    Args:
+        names: of keys.
+        saved: keyrings, in the order in which they are to be preferred.
+    """
+    found: dict[str, set[str]] = {name: set() for name in names}
+    chosen = []
+    for one in saved:
+        new = [
+            label
+            for label in one.header.keys
+            if label.key_name in names
+            and label.data_hash not in found[label.key_name]
+            and len(found[label.key_name]) < _NAMESAKES
+        ]
+        for label in new:
+            found[label.key_name].add(label.data_hash)
+        if new:
+            chosen.append(one)
+    return tuple(chosen)
