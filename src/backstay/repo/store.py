@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
+from backstay.client.secret import Secret
 from backstay.errors import StoreError
 
 #: How much a stream yields at a time at most, in bytes.
@@ -149,6 +150,34 @@ class Store(Protocol):
 
         Returns:
             The names of what was deleted.
+        """
+        ...
+
+
+@runtime_checkable
+class Presigner(Protocol):
+    """What some stores can do besides: let others fetch an object, by a URL that is the key."""
+
+    @property
+    def authorities(self) -> bytes:
+        """PEM certificates that are trusted beside the system's; empty is none."""
+        ...
+
+    def presign(self, path: str, seconds: int, method: Literal["GET", "HEAD"] = "GET") -> Secret:
+        """Sign a request for an object; whoever has the URL can make it, until it expires.
+
+        Nothing is asked of the store: not whether the object is there, nor whether we may. Where
+        the credentials come from a server (a role), that one is asked.
+
+        Args:
+            path: its name.
+            seconds: how long the URL is good from now, by this machine's clock; its credentials
+                may end before.
+            method: the request.
+
+        Raises:
+            UsageError: no store signs for so long, or for no time at all.
+            StoreError: there are no credentials.
         """
         ...
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import obstore
@@ -22,6 +22,7 @@ import obstore.store
 from obstore.exceptions import AlreadyExistsError as ObstoreAlreadyExistsError
 from obstore.exceptions import BaseError
 
+from backstay.client.secret import Secret
 from backstay.errors import (
     AlreadyExistsError,
     BackstayError,
@@ -29,6 +30,7 @@ from backstay.errors import (
     NotFoundError,
     SpaceError,
     StoreError,
+    UsageError,
 )
 from backstay.repo.store import CHUNK_SIZE, ObjectInfo, Writer, check_path, check_prefix, is_path
 from backstay.repo.stores.reasons import VAGUE, is_unknown_request, reason_of
@@ -45,6 +47,8 @@ _CLOCK = "clock"
 _DAY = 24 * 3600.0
 _RETRIES = 8
 _FAILURES = (BaseError, OSError, ValueError)
+#: A week: what signature version 4 allows.
+MAX_PRESIGNED = 7 * 24 * 3600
 
 RESIDUE = (
     "uploads that were killed half-way stay hidden in the bucket and are paid for; only a rule of"
@@ -272,6 +276,22 @@ class S3Store:
     def clear_partial(self, before: datetime) -> tuple[str, ...]:  # noqa: ARG002 - see `residue`
         """Nothing: what killed uploads leave can't be listed; see `Store`."""
         return ()
+
+    @property
+    def authorities(self) -> bytes:
+        """PEM certificates that are trusted beside the system's; see `Presigner`."""
+        return self._bucket.authorities
+
+    def presign(self, path: str, seconds: int, method: Literal["GET", "HEAD"] = "GET") -> Secret:
+        """Sign a request for an object; see `Presigner`."""
+        check_path(path)
+        if not 0 < seconds <= MAX_PRESIGNED:
+            raise UsageError(
+                f"a URL can't be signed for {seconds} s", f"1 s to {MAX_PRESIGNED} s (a week) can"
+            )
+        with self._explained(path):
+            url = obstore.sign(self._small, method, path, timedelta(seconds=seconds))
+        return Secret(url)
 
     def _client(
         self, *, timeout: float, patience: float, silence: float | None = None
