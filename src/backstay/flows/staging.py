@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 from backstay.checks.question import Answer, ask, failed, passed, unknown
 from backstay.client.secret import Secret
 from backstay.clock import Clock
-from backstay.errors import CheckFailedError, DamagedError
+from backstay.errors import CheckFailedError, DamagedError, StoreError
 from backstay.mvcc.export import Edits, export
 from backstay.mvcc.snapshot import Snapshot, Trailer
 from backstay.repo import bearer
@@ -116,6 +116,8 @@ def _judge(
     if wrong:
         return failed("; ".join(wrong))
     doubts = [] if link.certain else [*link.warnings]
+    if expiry_of(link.url) is None:
+        doubts.append("it does not say when it ends")
     trial = _Trial(link.url, staged, clock)
     try:
         seen = trial.run(b"", whole=whole)
@@ -232,7 +234,10 @@ class _Trial:
 
     def _code(self, answer: bearer.Answer) -> str:
         """The server's word for what is wrong, and no more: the rest may repeat the request."""
-        code = _CODE.search(answer.read(_PAGE, self.clock))
+        try:
+            code = _CODE.search(answer.read(_PAGE, self.clock))
+        except StoreError:
+            return ""
         return f" ({code[1].decode()})" if code else ""
 
     def _is_span(self, answer: bearer.Answer, first: int) -> bool:
