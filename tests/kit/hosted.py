@@ -129,6 +129,12 @@ def hosted_objects(
     return json.loads(json.dumps(found))
 
 
+def load(kube, objects: Sequence[Object]) -> None:
+    """Put objects into a server (anything with `put`)."""
+    for document in objects:
+        kube.put(document)
+
+
 def one(objects: Sequence[Object], kind: str, name: str = "", namespace: str = "") -> Object:
     """Pick the one object of that kind (and name, and namespace)."""
     (found,) = [
