@@ -23,6 +23,7 @@ from backstay.repo.staging import Staging
 from backstay.repo.stores.s3 import Bucket, S3Store
 from backstay.report import Report, Said, Verdict
 from kit import fixtures, needs, s3
+from kit.certificates import Authority
 
 CLOCK = SystemClock()
 BACKUP = BackupId.parse("clusters.prod/20261120T231000Z-r2001-k3f9")
@@ -140,9 +141,10 @@ def test_promise_4_an_authority_of_ones_own_is_not_proven_to_work(staging, stage
     assert check.verdict is Verdict.COULD_NOT_VERIFY
     assert "etcd-init's curl" in check.detail
     # Nobody trusts it: then curl in the pod does not either.
-    check = judge(link, staged)
-    assert check.verdict is Verdict.FAIL
-    assert "not trusted" in check.detail
+    for others in (b"", Authority.make().pem):
+        check = judge(link, staged, authorities=others)
+        assert check.verdict is Verdict.FAIL
+        assert "not trusted" in check.detail
 
 
 def test_promise_4_credentials_that_may_end_sooner_are_not_proven_to_work(
@@ -404,6 +406,8 @@ def test_a_proxy_is_used_as_curl_does(odd, monkeypatch):
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     assert ask(odd, monkeypatch, ranges).verdict is Verdict.COULD_NOT_VERIFY
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1")
+    assert "SOCKS" in ask(odd, monkeypatch, ranges).detail
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert ask(odd, monkeypatch, ranges).verdict is Verdict.PASS
 

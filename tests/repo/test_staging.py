@@ -17,23 +17,13 @@ from backstay.repo.staging import Staging, default_place
 from backstay.repo.store import Presigner
 from backstay.repo.stores.file import FileStore
 from kit import needs
-from kit.faulty_store import TOLD, Fault, FaultyStore
+from kit.faulty_signer import FaultySigner
+from kit.faulty_store import TOLD, Fault
 
 CLOCK = SystemClock()
 BACKUP = BackupId.parse("clusters.prod/20261120T231000Z-r2001-k3f9")
 EXPIRES = datetime(2099, 11, 22, 10, 15, tzinfo=UTC)
 DATA = secrets.token_bytes((9 << 20) + 5)
-
-
-class FaultySigner(FaultyStore):
-    """A store that fails on purpose, and can presign as the one in it."""
-
-    @property
-    def authorities(self):
-        return self.store.authorities
-
-    def presign(self, path, seconds, method="GET"):
-        return self.store.presign(path, seconds, method)
 
 
 @pytest.fixture

@@ -169,6 +169,10 @@ def _explained(host: str) -> Iterator[None]:
     """Word what goes wrong; `from None`, since what a library says may hold the URL."""
     try:
         yield
+    except ImportError:
+        raise StoreError(
+            "HTTPS_PROXY names a SOCKS proxy, which can't be used here", "name an HTTP proxy"
+        ) from None
     except httpx.TimeoutException:
         raise StoreError(f"{host} gives no answer in time", _NETWORK) from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
