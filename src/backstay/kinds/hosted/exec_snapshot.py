@@ -1,0 +1,411 @@
+"""A snapshot by the manual procedure: etcdctl in the pod, and the file out of it by exec.
+
+What it takes is the right to `exec`, nothing else: no certificate leaves the pod. What it costs is
+room for one copy of the database on the member's own volume, which is looked at first.
+
+The stream has no checksum of its own. What tells a whole one is the SHA-256 that etcd puts at the
+end of each snapshot, the size that the pod told before, and the exit code of the command.
+"""
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from backstay.client.answer import Header, Status
+from backstay.client.endpoint import DEFAULT_PORT, Endpoint, Scheme
+from backstay.client.health import Choice, MemberHealth, choose
+from backstay.client.snapshot import MAX_SIZE, ROUNDS, TRAILER, Received, Sink
+from backstay.client.text import one_line
+from backstay.errors import (
+    BackstayError,
+    EtcdError,
+    KubeError,
+    KubeForbiddenError,
+    SpaceError,
+    StreamError,
+)
+from backstay.kinds.hosted import pod_script
+from backstay.kinds.hosted.cluster import Hosted, Shard
+from backstay.kinds.hosted.pod_script import Looked, PodPaths, parse_look
+from backstay.kubeapi.api import Api
+from backstay.kubeapi.exec import Completed, execute, tail
+from backstay.report import Report
+
+CONTAINER = "etcd"
+#: Seconds of silence: the system may have gigabytes to bring to the disk before etcdctl goes on.
+STALL = 180.0
+_LOOK_STALL = 30.0
+#: Bytes that must stay free beside a copy of the database, which grows meanwhile.
+_MARGIN = 64 << 20
+#: Bytes of what a pod prints before the snapshot, and of what it says of itself.
+_MAX_HEAD = 64 << 10
+#: What is handed on at once.
+_CHUNK = 1 << 20
+_MAX_64 = 1 << 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """One pod as it was found.
+
+    Attributes:
+        pod: its name.
+        health: of its member.
+        looked: what else it answered; None where it did not.
+        alarms: of the whole cluster, as its member knows them.
+    """
+
+    pod: str
+    health: MemberHealth
+    looked: Looked | None = None
+    alarms: frozenset[tuple[int, str]] = field(default=frozenset())
+
+
+class ExecSource:
+    """One etcd of a hosted control plane, as backups see it; see `flows.source.Source`.
+
+    Args:
+        api: of the management cluster.
+        hosted: the control plane.
+        shard: which of its etcds.
+        paths: where things are in the container.
+        stall: seconds of silence after which a stream is given up.
+        max_size: bytes that a snapshot may have.
+    """
+
+    kind = "hosted"
+
+    def __init__(
+        self,
+        api: Api,
+        hosted: Hosted,
+        shard: Shard,
+        *,
+        paths: PodPaths | None = None,
+        stall: float = STALL,
+        max_size: int = MAX_SIZE,
+    ) -> None:
+        self._api = api
+        self._namespace = hosted.control_plane_namespace
+        self._shard = shard
+        self._paths = paths or PodPaths()
+        self._stall = stall
+        self._max_size = max_size
+        self._choice = Choice()
+        self._pods: dict[Endpoint, str] = {}
+
+    def choose(self, report: Report) -> int:
+        """Look at every pod: its member, its alarms, its room.
+
+        Raises:
+            KubeForbiddenError: we may not exec.
+            SpaceError: no fit member has room for a copy.
+            EtcdError: none is fit.
+        """
+        names = [pod.name for pod in self._shard.pods]
+        if not names:
+            raise EtcdError(f"{self._shard.name} has no pods", "look at its StatefulSet")
+        with ThreadPoolExecutor(len(names), thread_name_prefix="backstay-look") as pool:
+            seen = list(pool.map(self._look, names))
+        self._pods = {one.health.endpoints[0]: one.pod for one in seen}
+        self._choice = choose(_with_alarms(seen))
+        for opinion in self._choice.opinions:
+            word = "fit" if opinion.usable else "not asked"
+            report.say(f"{opinion.member.title}: {word}, {opinion.reason}")
+        for warning in self._choice.warnings:
+            report.warn(warning)
+        best = self._choice.best
+        size = max(status.db_size for status in (best, *self._choice.order))
+        self._choice = _with_room(self._choice, seen, report)
+        return size
+
+    def fetch(self, sink: Sink, report: Report) -> Received:
+        """Write a whole snapshot to a sink, which is reset before each new try.
+
+        Raises:
+            KubeForbiddenError: we may not exec.
+            StreamError: no pod gave a whole one.
+            BackstayError: whatever the sink raises; it is not tried again then.
+        """
+        failures: list[BackstayError] = []
+        for attempt, source in enumerate(self._choice.order * ROUNDS, start=1):
+            pod = self._pods[source.endpoint]
+            if failures:
+                report.warn(f"{failures[-1].what}: taken again, whole, from pod {pod}")
+                sink.reset()
+            else:
+                report.say(f"taking a snapshot in pod {pod}, by etcdctl")
+            try:
+                return self._take(pod, source, sink, report, attempt)
+            except KubeForbiddenError:
+                raise
+            except (EtcdError, KubeError) as error:
+                failures.append(error)
+        told = "; ".join(dict.fromkeys(f.what for f in failures)) or "no member was chosen"
+        raise StreamError(
+            f"no snapshot after {len(failures)} tries: {told}",
+            failures[-1].do if failures else "",
+        ) from (failures[-1] if failures else None)
+
+    def _look(self, pod: str) -> _Seen:
+        endpoint = Endpoint(Scheme.HTTPS, pod, DEFAULT_PORT)
+        printed = bytearray()
+
+        def keep(data: bytes) -> None:
+            printed.extend(data[: _MAX_HEAD - len(printed)])
+
+        try:
+            done = self._run(pod, pod_script.look(self._paths), keep, stall=_LOOK_STALL)
+            looked = parse_look(bytes(printed))
+            if done.exit_code:
+                raise _failed(f"pod {pod}", done)
+            status = _status(looked.status, endpoint)
+        except KubeForbiddenError:
+            raise
+        except (KubeError, EtcdError) as error:
+            health = MemberHealth(endpoints=(endpoint,), error=error.what, hint=error.do, name=pod)
+            return _Seen(pod=pod, health=health)
+        health = MemberHealth(endpoints=(endpoint,), status=status, name=pod)
+        alarms = frozenset((*looked.alarms, *pod_script.alarms_in(" ".join(status.errors))))
+        return _Seen(pod=pod, health=health, looked=looked, alarms=alarms)
+
+    def _run(
+        self, pod: str, script: str, stdout: Callable[[bytes], object], *, stall: float
+    ) -> Completed:
+        return execute(
+            self._api,
+            pod,
+            self._namespace,
+            CONTAINER,
+            ("/bin/sh", "-c", script),
+            stdout=stdout,
+            stall=stall,
+            lifeline=True,
+        )
+
+    def _take(self, pod: str, source: Status, sink: Sink, report: Report, attempt: int) -> Received:
+        began = time.monotonic()
+        script = pod_script.save(self._paths, secrets.token_hex(4))
+        with ExitStack() as stack:
+
+            def begin(size: int) -> Callable[[int], None]:
+                return stack.enter_context(report.task(f"snapshot from pod {pod}", size))
+
+            coming = _Coming(pod, source, sink, begin, self._max_size)
+            done = self._run(pod, script, coming.take, stall=self._stall)
+            if done.exit_code:
+                raise _failed(f"the snapshot in pod {pod}", done)
+            coming.finish()
+        return Received(
+            source=coming.source,
+            size=coming.size,
+            db_sha256=coming.db.hexdigest(),
+            sha256=coming.whole.hexdigest(),
+            storage_version=coming.source.storage_version,
+            seconds=time.monotonic() - began,
+            attempts=attempt,
+        )
+
+
+class _Coming:
+    """What comes out of a pod: two lines, and then a snapshot; compared with what they promise."""
+
+    def __init__(
+        self,
+        pod: str,
+        source: Status,
+        sink: Sink,
+        begin: Callable[[int], Callable[[int], None]],
+        max_size: int,
+    ) -> None:
+        self._pod = pod
+        self._sink = sink
+        self._begin = begin
+        self._max_size = max_size
+        self._head = b""
+        self._parts: list[bytes] = []
+        self._waiting = 0
+        self._came = 0
+        self._trailer = b""
+        self._advance: Callable[[int], None] | None = None
+        self.source = source
+        self.size = 0
+        self.db = hashlib.sha256()
+        self.whole = hashlib.sha256()
+
+    def take(self, data: bytes) -> None:
+        """Take what comes next.
+
+        Raises:
+            StreamError: it is not what was promised.
+        """
+        if self._advance is None:
+            self._head += data
+            lines = self._head.split(b"\n", 2)
+            if len(lines) < 3:
+                if len(self._head) > _MAX_HEAD:
+                    raise self._broken("begins with something else")
+                return
+            self._promise(lines[0], lines[1])
+            data, self._head = lines[2], b""
+        self._came += len(data)
+        if self._came > self.size:
+            raise self._broken(f"has more than the {self.size} bytes that were promised")
+        self._parts.append(data)
+        self._waiting += len(data)
+        if self._waiting >= _CHUNK:
+            self._hand_on()
+
+    def finish(self) -> None:
+        """Judge the end.
+
+        Raises:
+            StreamError: it is not the end, or not what the member read.
+        """
+        self._hand_on()
+        if self._advance is None or self._came != self.size:
+            raise self._broken(f"ended after {self._came} of {self.size} bytes")
+        if self._trailer != self.db.digest():
+            raise self._broken("does not match the SHA-256 at its end")
+
+    def _promise(self, status: bytes, size: bytes) -> None:
+        text = status.decode(errors="replace")
+        before, self.source = self.source, _status(text, self.source.endpoint)
+        if self.source.header.member_id != before.header.member_id:
+            raise self._broken("is of another member than the one that was chosen")
+        if not re.fullmatch(rb"[0-9]{1,15}", size):
+            raise self._broken("comes without its size")
+        self.size = int(size)
+        if self.size <= TRAILER:
+            raise self._broken(f"has just {self.size} bytes")
+        if self.size > self._max_size:
+            raise self._broken(f"has {self.size} bytes, more than the {self._max_size} allowed")
+        self._advance = self._begin(self.size)
+
+    def _hand_on(self) -> None:
+        if self._advance is None or not self._waiting:
+            return
+        data = b"".join(self._parts)
+        of_db = max(self.size - TRAILER - (self._came - len(data)), 0)
+        self.db.update(data[:of_db])
+        self._trailer += data[of_db:]
+        self.whole.update(data)
+        self._sink.write(data)
+        self._advance(len(data))
+        self._parts, self._waiting = [], 0
+
+    def _broken(self, how: str) -> StreamError:
+        return StreamError(f"the snapshot from pod {self._pod} {how}", "take it again")
+
+
+def _failed(what: str, done: Completed) -> EtcdError:
+    said = tail(done.stderr)
+    if done.exit_code in {126, 127}:
+        return EtcdError(
+            f"{what}: the container lacks a program: {said or f'exit code {done.exit_code}'}",
+            "use another --transport",
+        )
+    return EtcdError(f"{what} failed: {said or f'exit code {done.exit_code}'}", "look at the pod")
+
+
+def _with_alarms(seen: list[_Seen]) -> list[MemberHealth]:
+    """Tell each member which alarms are its own, as `client.health` does."""
+    alarms = frozenset[tuple[int, str]]().union(*(one.alarms for one in seen))
+    found = []
+    for one in seen:
+        status = one.health.status
+        if status is None:
+            found.append(one.health)
+            continue
+        own = frozenset(kind for member, kind in alarms if member in {status.header.member_id, 0})
+        others = frozenset(kind for _, kind in alarms) - own
+        found.append(replace(one.health, alarms=own, elsewhere=others))
+    return found
+
+
+def _with_room(choice: Choice, seen: list[_Seen], report: Report) -> Choice:
+    """Leave out the members that have no room for a copy.
+
+    Raises:
+        SpaceError: none has.
+    """
+    looked = {one.health.endpoints[0]: one.looked for one in seen if one.looked}
+    kept, lacking = [], []
+    for opinion in choice.opinions:
+        status = opinion.member.status
+        if status is None or not opinion.usable:
+            continue
+        facts = looked[status.endpoint]
+        needed = status.db_size + max(_MARGIN, status.db_size // 10)
+        if facts.free is not None and facts.free >= needed:
+            kept.append(opinion)
+            continue
+        free = "an unknown number of" if facts.free is None else str(facts.free)
+        left = f", and left-overs: {one_line(', '.join(facts.left))}" if facts.left else ""
+        lacking.append(
+            f"{opinion.member.title} has {free} bytes free on its volume, {needed} are needed{left}"
+        )
+    if not kept:
+        raise SpaceError(
+            f"there is no room for a copy of the database: {'; '.join(lacking)}",
+            "use --transport direct or port-forward, which write nothing in the pod",
+        )
+    for words in lacking:
+        report.warn(f"{words}: not asked")
+    return Choice(tuple(kept))
+
+
+def _status(text: str, endpoint: Endpoint) -> Status:
+    """Read what `etcdctl endpoint status -w json` printed for one endpoint.
+
+    Raises:
+        EtcdError: it is something else.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    entry = document[0] if isinstance(document, list) and len(document) == 1 else None
+    status = entry.get("Status") if isinstance(entry, dict) else None
+    header = status.get("header") if isinstance(status, dict) else None
+    if not isinstance(status, dict) or not isinstance(header, dict):
+        raise EtcdError(f"{endpoint}: etcdctl tells its status in a form that is not known")
+
+    def number(source: dict[str, object], name: str) -> int:
+        value = source.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_64:
+            raise EtcdError(f"{endpoint}: etcdctl tells a {name} that is no number")
+        return value
+
+    def words(name: str) -> str:
+        value = status.get(name)
+        return one_line(value) if isinstance(value, str) else ""
+
+    errors = status.get("errors")
+    return Status(
+        endpoint=endpoint,
+        header=Header(
+            number(header, "cluster_id"),
+            number(header, "member_id"),
+            number(header, "revision"),
+            number(header, "raft_term"),
+        ),
+        version=words("version"),
+        db_size=number(status, "dbSize"),
+        db_size_in_use=number(status, "dbSizeInUse"),
+        quota=number(status, "dbSizeQuota") or None,
+        leader=number(status, "leader"),
+        is_learner=status.get("isLearner") is True,
+        raft_index=number(status, "raftIndex"),
+        raft_applied_index=number(status, "raftAppliedIndex"),
+        storage_version=words("storageVersion"),
+        errors=tuple(one_line(e) for e in errors[:16] if isinstance(e, str))
+        if isinstance(errors, list)
+        else (),
+    )
