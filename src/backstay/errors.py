@@ -122,5 +122,9 @@ class KubeStreamError(KubeError):
     """A stream through the Kubernetes API (exec, port-forward, log) was cut or stalled."""
 
 
+class QuiesceError(BackstayError):
+    """What writes to a control plane's etcd could not be stopped, or not be put back."""
+
+
 class ToolError(BackstayError):
     """One of etcd's own programs is missing, unfit or failed."""
