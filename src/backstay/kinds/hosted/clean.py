@@ -4,7 +4,6 @@ A saved object is applied to another cluster some day: there, another's uid, ver
 status is wrong, and a finalizer of HyperShift would hold what nobody finalizes.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from io import StringIO
@@ -15,12 +14,10 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from backstay.errors import FormatError
-from backstay.kinds.hosted.cluster import at
+from backstay.errors import BackstayError, FormatError
+from backstay.kinds.hosted.record import ours, recorded
 from backstay.kubeapi.api import Object
 
-#: What quiescing writes on a HostedCluster or NodePool; it has the user's own pausedUntil.
-QUIESCED = "backstay.dev/quiesced"
 _OURS = "backstay.dev/"
 #: What the operator notes on NodePools: hashes of a configuration that another cluster makes anew.
 _OF_OPERATOR = "hypershift.openshift.io/nodePool"
@@ -82,15 +79,6 @@ def clean(document: Mapping[str, Any]) -> Object:
     return copied
 
 
-def users_pause(annotation: str) -> str | None:
-    """Read from our annotation what the user's own `pausedUntil` was; None where there was none."""
-    try:
-        record = json.loads(annotation)
-    except (ValueError, RecursionError):
-        return None
-    return at(record, "pausedUntil", "") or None
-
-
 def dump(documents: Iterable[Mapping[str, Any]]) -> str:
     """Write objects as one YAML stream; the same objects give the same text.
 
@@ -123,7 +111,9 @@ class _Representer(SafeRepresenter):
 
     def represent_str(self, data: str) -> ScalarNode:
         plain = _TEXT.fullmatch(data) and data.lower() not in _WORDS
-        style = None if plain else ("|" if "\n" in data else '"')
+        # Quotes escape what is not printable; a block does not.
+        block = "\n" in data and data[0] > " " and data.replace("\n", "").isprintable()
+        style = None if plain else ("|" if block else '"')
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
@@ -134,23 +124,28 @@ def _copy(value: Any, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         raise FormatError("an object of the cluster is nested too deeply", "look at it")
     if isinstance(value, Mapping):
-        return {str(name): _copy(inner, depth + 1) for name, inner in value.items()}
+        if not all(isinstance(name, str) for name in value):
+            raise FormatError("an object of the cluster has in it what is no JSON")
+        return {name: _copy(value[name], depth + 1) for name in sorted(value)}
     if isinstance(value, list | tuple):
         return [_copy(inner, depth + 1) for inner in value]
-    return value
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise FormatError("an object of the cluster has in it what is no JSON")
 
 
 def _unpause(document: Object) -> None:
-    """Take back our own pause, in the copy."""
-    annotations: Object = at(document, "metadata.annotations", {})
-    spec: Object = at(document, "spec", {})
-    record = annotations.get(QUIESCED)
-    if not isinstance(record, str):
+    """Take back our own pause, in the copy; one that someone else has set meanwhile stays."""
+    try:
+        record = recorded(document)
+        paused_by_us = record is not None and ours(document, record)
+    except BackstayError:
+        # What was can't be told. Our pause has an end, so that it does no harm to keep it.
         return
-    spec.pop("pausedUntil", None)
-    theirs = users_pause(record)
-    if theirs is not None:
-        spec["pausedUntil"] = theirs
+    if record is not None and paused_by_us:
+        del document["spec"]["pausedUntil"]
+        if record.own is not None:
+            document["spec"]["pausedUntil"] = record.own
 
 
 def _is_of_hypershift(finalizer: object) -> bool:

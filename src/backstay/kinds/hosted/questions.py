@@ -6,16 +6,15 @@ Pure but for the certificates, which are read; who asks, in which order, is `pre
 from datetime import datetime, timedelta
 
 from backstay.checks.question import Answer, failed, passed, unknown
-from backstay.client.access import Tls
-from backstay.client.certificates import check_tls, expiry
+from backstay.client.certificates import expiry
 from backstay.client.text import one_line
-from backstay.errors import ConnectionFailedError, NotFoundError, UsageError
+from backstay.errors import ConnectionFailedError, FormatError
 from backstay.kinds.hosted import encryption
-from backstay.kinds.hosted.clean import QUIESCED
-from backstay.kinds.hosted.cluster import Hosted, Shard, at, secret_value
+from backstay.kinds.hosted.cluster import Hosted, Shard, at
 from backstay.kinds.hosted.keys import SavedKeys
+from backstay.kinds.hosted.record import annotation
+from backstay.kinds.hosted.tls import client_tls
 from backstay.kubeapi.api import Api, Object
-from backstay.kubeapi.resource import CONFIG_MAPS, SECRETS
 
 #: A certificate that runs out sooner than that is worth a word.
 _SOON = timedelta(days=7)
@@ -45,8 +44,7 @@ def conditions(hosted: Hosted) -> Answer:
 def quiesced(hosted: Hosted) -> Answer:
     """Is it still quiesced by a run that died, or is at work now?"""
     for document in (hosted.hosted_cluster, *hosted.node_pools):
-        annotations: Object = at(document, "metadata.annotations", {})
-        if QUIESCED in annotations:
+        if annotation(document) is not None:
             kind, name = at(document, "kind", "NodePool"), at(document, "metadata.name", "")
             return failed(
                 f"{one_line(kind)} {one_line(name)} was quiesced, and not put back; where no"
@@ -84,44 +82,17 @@ def certificates(api: Api, hosted: Hosted, now: datetime) -> Answer:
     Raises:
         KubeError: they can't be read.
     """
-    tls = client_material(api, hosted)
     try:
-        check_tls(tls, now)
-        dates = {
-            "the authority": expiry(tls.ca or b""),
-            "the client's certificate": expiry(tls.certificate or b""),
-        }
-    except (UsageError, ConnectionFailedError) as error:
-        return failed(f"{error}; HyperShift renews what is in the control-plane namespace")
+        tls = client_tls(api, hosted, now)
+    except (FormatError, ConnectionFailedError) as error:
+        return failed(str(error))
+    dates = {
+        "the authority": expiry(tls.ca or b""),
+        "our certificate": expiry(tls.certificate or b""),
+    }
     told = "; ".join(f"{name} runs out on {date:%Y-%m-%d}" for name, date in dates.items())
     soon = [name for name, date in dates.items() if date - now < _SOON]
     return passed(f"{told}; soon: {', '.join(soon)}" if soon else told)
-
-
-def client_material(api: Api, hosted: Hosted) -> Tls:
-    """Read what we show to etcd, and whom we trust.
-
-    Raises:
-        NotFoundError: a part is not there.
-        KubeError: it can't be read.
-    """
-    if hosted.unmanaged:
-        name, where = hosted.unmanaged.client_secret, hosted.namespace
-        secret = api.find(SECRETS, name, where)
-        authority, more = secret_value(secret, "etcd-client-ca.crt"), ""
-    else:
-        name, where = "etcd-client-tls", hosted.control_plane_namespace
-        secret = api.find(SECRETS, name, where)
-        trusted: Object = at(api.find(CONFIG_MAPS, "etcd-ca", where), "data", {})
-        authority, more = _text(trusted.get("ca.crt")), " and ConfigMap etcd-ca"
-    certificate = secret_value(secret, "etcd-client.crt")
-    key = secret_value(secret, "etcd-client.key")
-    if not authority or not certificate or not key:
-        raise NotFoundError(
-            "the authority, the certificate or the key of etcd's client is not there",
-            f"look at Secret {name}{more} in {where}",
-        )
-    return Tls(ca=authority, certificate=certificate, key=key)
 
 
 def rotation(hosted: Hosted, keys: SavedKeys | None) -> Answer:
@@ -148,8 +119,3 @@ def _reason(document: object, kind: str) -> str:
     listed: list[Object] = at(document, "status.conditions", [])
     told = (at(c, "reason", "") for c in listed if at(c, "type", "") == kind)
     return one_line(next(told, ""))[:_WORD]
-
-
-def _text(value: object) -> bytes:
-    # A surrogate can come from JSON, and is no UTF-8.
-    return value.encode(errors="replace") if isinstance(value, str) else b""
