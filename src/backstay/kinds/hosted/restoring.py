@@ -12,6 +12,8 @@ from backstay.kinds.hosted.etcd_init import Outcome, Refusal, Result, Run
 #: Upstream's condition of a HostedControlPlane. Once False it stays so.
 RESTORED = "EtcdSnapshotRestored"
 SILENT = Outcome(Result.SILENT)
+#: How often the log of an etcd-init that has ended is asked for.
+_UNREAD = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +23,13 @@ class PodState:
     Attributes:
         outcome: of its etcd-init.
         attempts: how often it was started.
+        unread: how often its log could not be read after it had ended.
         final: whether nothing more is to come.
     """
 
     outcome: Outcome = SILENT
     attempts: int = 0
+    unread: int = 0
     final: bool = False
 
 
@@ -63,14 +67,14 @@ def _is_bad(pod: PodState) -> bool:
 
 
 def next_state(
-    before: PodState, run: Run | None, log: Callable[[], Outcome], attempts: int
+    before: PodState, run: Run | None, log: Callable[[], Outcome | None], attempts: int
 ) -> PodState:
     """Put together what a pod and its log say.
 
     Args:
         before: what was known.
         run: what the pod says; None where it has no etcd-init any more.
-        log: reads the log.
+        log: reads the log; None where it can't be read, now or ever.
         attempts: after how many failures it is given up.
     """
     if run is None:
@@ -79,6 +83,9 @@ def next_state(
     if not run.has_log:
         return before
     told = log()
+    if told is None and run.ended and before.unread + 1 < _UNREAD:
+        return replace(before, attempts=run.attempts, unread=before.unread + 1)
+    told = told or SILENT
     if run.ended:
         # Exit code 0 says that the last command went well; the words must say which it was.
         known = told.result in {Result.RESTORED, Result.SKIPPED}

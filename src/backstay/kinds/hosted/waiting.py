@@ -28,7 +28,6 @@ from backstay.kinds.hosted.etcd_init import (
 )
 from backstay.kinds.hosted.restoring import (
     RESTORED,
-    SILENT,
     PodState,
     Seen,
     judge_condition,
@@ -294,7 +293,7 @@ class _Follower:
         else:
             self._report.say(words)
 
-    def _log(self, pod: str) -> Outcome:
+    def _log(self, pod: str) -> Outcome | None:
         try:
             with self._api.log(pod, self._space, CONTAINER) as lines:
                 return read_log(line for line, _ in zip(lines, range(_MAX_LINES), strict=False))
@@ -302,4 +301,4 @@ class _Follower:
             raise
         except KubeError:
             # Not there yet, or not any more.
-            return SILENT
+            return None
