@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
 
 from backstay.client.secret import Secret
@@ -121,6 +122,22 @@ def test_a_source_without_a_sum_is_warned_of(staging, tmp_path):
     put(staging, tmp_path / "copy.db", listener=said.append)
     [warning] = [event.text for event in said if isinstance(event, Said) and event.warning]
     assert "no SHA-256" in warning
+
+
+def test_what_is_to_know_of_the_place_is_told(snapshot, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    said = []
+    with s3.conditional() as running:
+        client = boto3.client("s3", endpoint_url=running.endpoint, region_name="us-east-1")
+        versions = {"Status": "Enabled"}
+        client.put_bucket_versioning(Bucket=s3.BUCKET, VersioningConfiguration=versions)
+        client.close()
+        bucket = Bucket(name=s3.BUCKET, endpoint=running.endpoint, allow_http=True)
+        staging = Staging(S3Store(bucket), CLOCK)
+        put(staging, snapshot, listener=said.append)
+    [warning] = [event.text for event in said if isinstance(event, Said) and event.warning]
+    assert "NoncurrentVersionExpiration" in warning
 
 
 # Trying the URL
@@ -345,6 +362,8 @@ def ranges(span):
         (lambda span: (200, {}, BODY), "SHA-256"),
         (lambda span: (416, {}, b"") if span else ranges(span), "SHA-256"),
         (lambda span: (200, ranges(span)[1], ranges(span)[2]), "first and last bytes"),
+        # Another range than was asked for.
+        (lambda span: ranges(span and f"bytes=0-{EDGE - 1}"), "SHA-256"),
     ],
 )
 def test_servers_that_know_ranges_and_servers_that_do_not(odd, monkeypatch, answer, said):
