@@ -8,7 +8,6 @@ end of each snapshot, the size that the pod told before, and the exit code of th
 """
 
 import hashlib
-import json
 import re
 import secrets
 import time
@@ -17,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from backstay.client.answer import Header, Status
-from backstay.client.endpoint import DEFAULT_PORT, Endpoint, Scheme
+from backstay.client.answer import Status
+from backstay.client.endpoint import Endpoint
 from backstay.client.health import Choice, MemberHealth, choose
 from backstay.client.snapshot import MAX_SIZE, ROUNDS, TRAILER, Received, Sink
 from backstay.client.text import one_line
@@ -32,6 +31,7 @@ from backstay.errors import (
 )
 from backstay.kinds.hosted import pod_script
 from backstay.kinds.hosted.cluster import Hosted, Shard
+from backstay.kinds.hosted.member import parse_status, pod_endpoint
 from backstay.kinds.hosted.pod_script import Looked, PodPaths, parse_look
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.exec import Completed, execute, tail
@@ -47,7 +47,6 @@ _MARGIN = 64 << 20
 _MAX_HEAD = 64 << 10
 #: What is handed on at once.
 _CHUNK = 1 << 20
-_MAX_64 = 1 << 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +91,13 @@ class ExecSource:
         max_size: int = MAX_SIZE,
     ) -> None:
         self._api = api
-        self._namespace = hosted.control_plane_namespace
+        self._hosted = hosted
         self._shard = shard
         self._paths = paths or PodPaths()
         self._stall = stall
         self._max_size = max_size
         self._choice = Choice()
-        self._pods: dict[Endpoint, str] = {}
+        self._pods = dict[Endpoint, str]()
 
     def choose(self, report: Report) -> int:
         """Look at every pod: its member, its alarms, its room.
@@ -154,7 +153,7 @@ class ExecSource:
         ) from (failures[-1] if failures else None)
 
     def _look(self, pod: str) -> _Seen:
-        endpoint = Endpoint(Scheme.HTTPS, pod, DEFAULT_PORT)
+        endpoint = pod_endpoint(self._hosted, self._shard, pod)
         printed = bytearray()
 
         def keep(data: bytes) -> None:
@@ -165,7 +164,7 @@ class ExecSource:
             looked = parse_look(bytes(printed))
             if done.exit_code:
                 raise _failed(f"pod {pod}", done)
-            status = _status(looked.status, endpoint)
+            status = parse_status(looked.status, endpoint)
         except KubeForbiddenError:
             raise
         except (KubeError, EtcdError) as error:
@@ -181,7 +180,7 @@ class ExecSource:
         return execute(
             self._api,
             pod,
-            self._namespace,
+            self._hosted.control_plane_namespace,
             CONTAINER,
             ("/bin/sh", "-c", script),
             stdout=stdout,
@@ -276,7 +275,7 @@ class _Coming:
 
     def _promise(self, status: bytes, size: bytes) -> None:
         text = status.decode(errors="replace")
-        before, self.source = self.source, _status(text, self.source.endpoint)
+        before, self.source = self.source, parse_status(text, self.source.endpoint)
         if self.source.header.member_id != before.header.member_id:
             raise self._broken("is of another member than the one that was chosen")
         if not re.fullmatch(rb"[0-9]{1,15}", size):
@@ -359,53 +358,3 @@ def _with_room(choice: Choice, seen: list[_Seen], report: Report) -> Choice:
     for words in lacking:
         report.warn(f"{words}: not asked")
     return Choice(tuple(kept))
-
-
-def _status(text: str, endpoint: Endpoint) -> Status:
-    """Read what `etcdctl endpoint status -w json` printed for one endpoint.
-
-    Raises:
-        EtcdError: it is something else.
-    """
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    entry = document[0] if isinstance(document, list) and len(document) == 1 else None
-    status = entry.get("Status") if isinstance(entry, dict) else None
-    header = status.get("header") if isinstance(status, dict) else None
-    if not isinstance(status, dict) or not isinstance(header, dict):
-        raise EtcdError(f"{endpoint}: etcdctl tells its status in a form that is not known")
-
-    def number(source: dict[str, object], name: str) -> int:
-        value = source.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_64:
-            raise EtcdError(f"{endpoint}: etcdctl tells a {name} that is no number")
-        return value
-
-    def words(name: str) -> str:
-        value = status.get(name)
-        return one_line(value) if isinstance(value, str) else ""
-
-    errors = status.get("errors")
-    return Status(
-        endpoint=endpoint,
-        header=Header(
-            number(header, "cluster_id"),
-            number(header, "member_id"),
-            number(header, "revision"),
-            number(header, "raft_term"),
-        ),
-        version=words("version"),
-        db_size=number(status, "dbSize"),
-        db_size_in_use=number(status, "dbSizeInUse"),
-        quota=number(status, "dbSizeQuota") or None,
-        leader=number(status, "leader"),
-        is_learner=status.get("isLearner") is True,
-        raft_index=number(status, "raftIndex"),
-        raft_applied_index=number(status, "raftAppliedIndex"),
-        storage_version=words("storageVersion"),
-        errors=tuple(one_line(e) for e in errors[:16] if isinstance(e, str))
-        if isinstance(errors, list)
-        else (),
-    )
