@@ -67,7 +67,7 @@ class Seen:
     params: tuple[tuple[str, str], ...] = ()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What the API answers where it does not do it."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -89,7 +89,7 @@ class Objects:
         with self.lock:
             found = self._found.get((resource, namespace, name))
             if found is None:
-                raise Refused(404, "NotFound", f'{resource.title} "{name}" not found')
+                raise RefusedError(404, "NotFound", f'{resource.title} "{name}" not found')
             return copy.deepcopy(found)
 
     def list(self, resource: Resource, namespace: str) -> list[Object]:
@@ -103,10 +103,12 @@ class Objects:
     def create(self, resource: Resource, namespace: str, document: Object) -> Object:
         name = (document.get("metadata") or {}).get("name")
         if not isinstance(name, str) or not name:
-            raise Refused(422, "Invalid", "metadata.name: Required value")
+            raise RefusedError(422, "Invalid", "metadata.name: Required value")
         with self.lock:
             if (resource, namespace, name) in self._found:
-                raise Refused(409, "AlreadyExists", f'{resource.title} "{name}" already exists')
+                raise RefusedError(
+                    409, "AlreadyExists", f'{resource.title} "{name}" already exists'
+                )
             made = copy.deepcopy(document)
             made.setdefault("apiVersion", resource.api_version)
             made.setdefault("kind", resource.kind)
@@ -129,7 +131,7 @@ class Objects:
             old = self.get(resource, namespace, name)
             version = (changes.get("metadata") or {}).get("resourceVersion")
             if version is not None and version != old["metadata"]["resourceVersion"]:
-                raise Refused(
+                raise RefusedError(
                     409,
                     "Conflict",
                     f'Operation cannot be fulfilled on {resource.title} "{name}": the object has'
@@ -157,7 +159,7 @@ class Objects:
         with self.lock:
             old = self.get(resource, namespace, name)
             if uid and uid != old["metadata"]["uid"]:
-                raise Refused(409, "Conflict", "the UID in the precondition does not match")
+                raise RefusedError(409, "Conflict", "the UID in the precondition does not match")
             if old["metadata"].get("finalizers"):
                 now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
                 return self._store(
@@ -171,7 +173,7 @@ class Objects:
             name = document["metadata"]["name"]
             try:
                 old = self.get(resource, namespace, name)
-            except Refused:
+            except RefusedError:
                 return self.create(resource, namespace, document)
             new = copy.deepcopy(document)
             new["metadata"] = {**old["metadata"], **new["metadata"]}
@@ -181,7 +183,9 @@ class Objects:
         wrong = refusals(new, old)
         if wrong:
             name = new["metadata"]["name"]
-            raise Refused(422, "Invalid", f'{new["kind"]} "{name}" is invalid: {"; ".join(wrong)}')
+            raise RefusedError(
+                422, "Invalid", f'{new["kind"]} "{name}" is invalid: {"; ".join(wrong)}'
+            )
 
     def _store(self, resource: Resource, namespace: str, name: str, made: Object) -> Object:
         made["metadata"]["resourceVersion"] = str(next(self._versions))
@@ -227,7 +231,7 @@ class _Handler(KubernetesScaffold):
             await asyncio.to_thread(kube.on_request, number, seen)
         try:
             return await self._answer(kube, seen, raw_request)
-        except Refused as error:
+        except RefusedError as error:
             return status(error.code, error.reason, error.message)
         finally:
             if kube.after_request is not None:
@@ -239,7 +243,7 @@ class _Handler(KubernetesScaffold):
             return await super().__call__(raw_request)
         if kube.is_denied(seen.verb, resource, seen.subresource):
             what = f"{seen.resource}/{seen.subresource}" if seen.subresource else seen.resource
-            raise Refused(
+            raise RefusedError(
                 403,
                 "Forbidden",
                 f'{what} "{seen.name}" is forbidden: User "backstay" cannot {seen.verb} resource'
@@ -247,7 +251,7 @@ class _Handler(KubernetesScaffold):
             )
         if seen.subresource in _STREAMS:
             if kube.streams is None:
-                raise Refused(501, "NotImplemented", "no kubelet is here")
+                raise RefusedError(501, "NotImplemented", "no kubelet is here")
             stream = kube.streams.exec if seen.subresource == "exec" else kube.streams.portforward
             return await stream(raw_request)
         if seen.subresource == "log":
@@ -372,7 +376,7 @@ class KubeServer:
         """Give an object; None where there is none."""
         try:
             return self.objects.get(resource, namespace, name)
-        except Refused:
+        except RefusedError:
             return None
 
     def list(self, resource: Resource, namespace: str = "") -> list[Object]:
@@ -436,7 +440,7 @@ class KubeServer:
         if seen.verb == "delete":
             uid = (data.get("preconditions") or {}).get("uid", "")
             return self.objects.delete(resource, seen.namespace, seen.name, uid)
-        raise Refused(405, "MethodNotAllowed", "the server does not allow this method")
+        raise RefusedError(405, "MethodNotAllowed", "the server does not allow this method")
 
     def _review(self, data: Object) -> Object:
         asked = data["spec"]["resourceAttributes"]
@@ -473,7 +477,7 @@ class KubeServer:
         await asyncio.to_thread(self.objects.get, KNOWN["", "pods"], seen.namespace, seen.name)
         key = (seen.namespace, seen.name, request.query.get("container", ""))
         if key not in self.logs:
-            raise Refused(
+            raise RefusedError(
                 400, "BadRequest", f'container "{key[2]}" in pod "{key[1]}" is waiting to start'
             )
         answer = web.StreamResponse()
