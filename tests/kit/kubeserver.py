@@ -33,7 +33,7 @@ from kmock import KubernetesScaffold
 from backstay.kubeapi import resource as resources
 from backstay.kubeapi.resource import Resource
 from kit.certificates import Authority
-from kit.crd import refusals
+from kit.crd import violations
 
 Object = dict[str, Any]
 TOKEN = "sha256~a-token-that-must-never-be-seen"
@@ -180,7 +180,7 @@ class Objects:
             return self._store(resource, namespace, name, new)
 
     def _check(self, new: Object, old: Object | None) -> None:
-        wrong = refusals(new, old)
+        wrong = violations(new["kind"], new, old)
         if wrong:
             name = new["metadata"]["name"]
             raise RefusedError(
