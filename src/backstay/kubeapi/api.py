@@ -82,7 +82,9 @@ class Api(Closing):
                     f"{self.transport.server} answered a list of {resource.title}"
                     " with something else"
                 )
-            found += items
+            # In a list the server leaves both out of the items.
+            known = {"apiVersion": resource.api_version, "kind": resource.kind}
+            found += [known | item for item in items]
             token = _text(page.get("metadata"), "continue")
             if not token:
                 return found
