@@ -10,6 +10,7 @@ from backstay.errors import BackstayError, KubeError, KubeNotFoundError, UsageEr
 from backstay.kinds.hosted.cluster import Hosted, at, control_plane_namespace, is_name
 from backstay.kinds.hosted.find import find, pods_of, shard_names
 from backstay.kubeapi.connect import connect
+from backstay.kubeapi.resource import HOSTED_CLUSTERS
 from kit.hosted import ETCD_IMAGE, RELEASE, hosted_objects, load, one, without
 from kit.kubeserver import KubeServer
 
@@ -120,14 +121,14 @@ def test_none_of_that_name_says_which_there_are(kube, api):
 
 def test_none_of_that_name_and_no_right_to_list(kube, api):
     load(kube, hosted_objects("blue"))
-    kube.deny("list", "hostedclusters")
+    kube.deny("list", HOSTED_CLUSTERS)
     with pytest.raises(KubeNotFoundError, match="there is no HostedCluster clusters/bleu: look"):
         find(api, "bleu", "clusters")
 
 
 def test_no_list_where_the_cluster_is_there(kube, api):
     load(kube, hosted_objects())
-    kube.deny("list", "hostedclusters")
+    kube.deny("list", HOSTED_CLUSTERS)
     assert find(api, "blue", "clusters").name == "blue"
 
 
@@ -167,8 +168,9 @@ def test_a_cluster_that_contradicts_itself(kube, api, etcd, words):
 
 
 def _force(kube, document):
-    """Put what a server would refuse: an older one, or an older CRD, may have it."""
-    kube.put(document)
+    """Put what this server refuses: one of another CRD may have it."""
+    with kube.objects.lock:
+        kube.objects._store(HOSTED_CLUSTERS, "clusters", "blue", document)
 
 
 def _pod(**changes):

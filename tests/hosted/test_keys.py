@@ -3,6 +3,7 @@
 import base64
 import copy
 import hashlib
+import json
 
 import pytest
 from hypothesis import given, settings
@@ -264,6 +265,12 @@ def test_lengths(keys, value, problem, warning):
     assert b"xx" not in repr(saved).encode()
 
 
+def test_one_key_in_two_secrets_is_one(keys):
+    saved = keys(hosted_objects(keys=(b"x" * 20, b"x" * 20), rotating=True))
+    assert len(saved.keys) == 1
+    assert len(saved.problems) == 1
+
+
 def test_a_configuration_that_is_none(keys):
     objects = without(hosted_objects(), "Secret", CONFIGURATION)
     broken = secret(COPY, CONFIGURATION, {"config.yaml": b"{" + ACTIVE})
@@ -276,15 +283,20 @@ def test_a_configuration_that_is_none(keys):
 def test_a_secret_that_we_may_not_read(kube, api):
     load(kube, hosted_objects())
     hosted = find(api, "blue", "clusters")
-    kube.deny("get", "secrets")
+    kube.deny("get", SECRETS)
     with pytest.raises(KubeForbiddenError):
         saved_keys(api, hosted)
 
 
 def test_a_namespace_that_may_be_anothers_is_not_looked_into(kube, api):
     load(kube, hosted_objects("a-b", keys=(TARGET,)))
-    dotted = hosted_objects("a.b", keys=(ACTIVE,))
-    load(kube, [d for d in dotted if d["kind"] == "HostedCluster"])
+    hosted_cluster = one(hosted_objects("a.b", keys=(TARGET,)), "HostedCluster")
+    for part in ("spec", "status"):
+        text = json.dumps(hosted_cluster[part]["secretEncryption"])
+        named = text.replace("a.b-etcd-encryption-key", "a-b-etcd-encryption-key")
+        hosted_cluster[part]["secretEncryption"] = json.loads(named)
+    kube.put(hosted_cluster)
+    kube.remove(SECRETS, "a-b-etcd-encryption-key", OWN)
     saved = saved_keys(api, find(api, "a.b", "clusters"))
     assert saved.keys == ()
     assert saved.problems

@@ -14,6 +14,7 @@ from backstay.kinds.hosted.find import find
 from backstay.kinds.hosted.preflight import Plan, preflight
 from backstay.kinds.hosted.record import ANNOTATION, Record, encode
 from backstay.kubeapi.connect import connect
+from backstay.kubeapi.resource import HOSTED_CLUSTERS, SECRETS
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
 from backstay.repo.identity import generate
@@ -131,7 +132,7 @@ def test_promise_5_no_key_in_any_verdict(look):
 
 
 def test_no_such_cluster_hides_nothing_else(kube, look, places):
-    kube.deny("get", "secrets")
+    kube.deny("get", SECRETS)
     checks = look(hosted_objects("green"), **places)
     assert checks["found"].verdict is FAIL
     assert "in clusters there are green" in checks["found"].detail
@@ -147,14 +148,14 @@ def test_no_such_cluster_hides_nothing_else(kube, look, places):
 
 def test_promise_4_what_we_may_not_look_at_is_not_passed(kube, look):
     objects = hosted_objects()
-    kube.deny("get", "hostedclusters")
+    kube.deny("get", HOSTED_CLUSTERS)
     checks = look(objects)
     assert checks["found"].verdict is UNKNOWN
     assert "get hostedclusters.hypershift.openshift.io in clusters" in checks["rights"].detail
 
 
 def test_promise_4_keys_that_we_may_not_read_are_not_passed(kube, look):
-    kube.deny("get", "secrets")
+    kube.deny("get", SECRETS)
     checks = look(hosted_objects(keys=(ACTIVE, TARGET), rotating=True))
     assert [checks[name].verdict for name in ("certificates", "keys", "rotation")] == [UNKNOWN] * 3
     assert checks["pods"].verdict is PASS

@@ -116,8 +116,17 @@ class _Representer(SafeRepresenter):
         style = None if plain else ("|" if block else '"')
         return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
+    def represent_float(self, data: float) -> ScalarNode:
+        text = repr(data)
+        if "e" in text and "." not in text:
+            # YAML 1.1 takes a number without a dot for a text.
+            text = text.replace("e", ".0e")
+            return self.represent_scalar("tag:yaml.org,2002:float", text)
+        return super().represent_float(data)
+
 
 _Representer.add_representer(str, _Representer.represent_str)
+_Representer.add_representer(float, _Representer.represent_float)
 
 
 def _copy(value: Any, depth: int) -> Any:
