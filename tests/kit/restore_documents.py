@@ -9,7 +9,11 @@ URL = "https://bucket.example/snapshot.db?X-Amz-Signature=not-to-be-seen"
 def documents(url: str = URL, *, members: int = 1) -> list[dict]:
     """One of each kind, the key of the encryption among them."""
     policy = "SingleReplica" if members == 1 else "HighlyAvailable"
-    storage = {"restoreSnapshotURL": [url], "persistentVolume": {"size": "8Gi"}}
+    storage = {
+        "type": "PersistentVolume",
+        "restoreSnapshotURL": [url],
+        "persistentVolume": {"size": "8Gi"},
+    }
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "clusters"}},
         _object("v1", "ConfigMap", "trust", data={"ca-bundle.crt": "PEM"}),
