@@ -120,6 +120,14 @@ def test_the_condition_alone_means_two_keys(keys, status):
     assert keys(objects).rotating
 
 
+def test_the_history_alone_means_two_keys(keys):
+    entry = {"state": "Migrating", "from": {}, "to": {}}
+    objects = both(
+        hosted_objects(), "status", lambda s: s["secretEncryption"].update(history=[entry])
+    )
+    assert keys(objects).rotating
+
+
 def test_a_rotation_that_is_over(keys):
     entry = {"state": "Completed", "from": {}, "to": {}}
     objects = both(

@@ -135,7 +135,7 @@ def _copy(value: Any, depth: int) -> Any:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise FormatError("an object of the cluster has in it what is no JSON")
-        return {name: _copy(value[name], depth + 1) for name in sorted(value)}
+        return {name: _copy(inner, depth + 1) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_copy(inner, depth + 1) for inner in value]
     if value is None or isinstance(value, str | int | float):
