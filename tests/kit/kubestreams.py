@@ -136,9 +136,9 @@ class Streams:
         namespace, name, pod = self._find(request)
         command = tuple(request.query.getall("command", []))
         fault = self._begin(request, "exec", namespace, name, command)
-        stream = await _upgrade(request, fault, ("v5.channel.k8s.io", "v4.channel.k8s.io"))
         if pod is None:
             return _status(404, f'pods "{name}" not found')
+        stream = await _upgrade(request, fault, ("v5.channel.k8s.io", "v4.channel.k8s.io"))
         if isinstance(stream, web.Response):
             return stream
         channels = _Channels(request, stream, fault)
@@ -307,7 +307,8 @@ class _Channels:
     async def _break(self) -> None:
         self._ended = True
         if self._fault.stall_after is not None:
-            await self._stream.receive()
+            while not self._stream.closed and self._request.transport is not None:
+                await asyncio.sleep(0.02)
             raise _EndError
         if self._fault.end_after is not None:
             await self._stream.close(code=self._fault.close_code)
