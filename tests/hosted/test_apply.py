@@ -172,10 +172,25 @@ def test_no_more_is_asked_for_than_the_rights_that_are_checked(kube, api):
     creation = plan(documents(), "r1")
     run(api)
     known = {(r.verb, r.resource.plural, r.namespace) for r in needed(creation)}
-    known |= {("get", "namespaces", "")}
     asked = {(s.verb, s.resource, s.namespace or "") for s in kube.requests if reviewed(s)}
-    assert asked <= known | {("create", "namespaces", ""), ("get", "namespaces", "clusters-blue")}
+    assert asked <= known | {("get", "namespaces", ""), ("create", "namespaces", "")}
     assert Right("get", PODS, "clusters-blue", "log") in needed(creation)
+
+
+def test_who_may_not_look_at_namespaces_needs_one_that_is_there(kube, api):
+    kube.put(one(documents(), "Namespace"))
+    kube.deny("get", NAMESPACES)
+    kube.deny("create", NAMESPACES)
+    found, _ = run(api)
+    assert found.kept == ("Namespace clusters",)
+    assert len(found.created) == 5
+
+
+def test_a_namespace_that_is_missing_and_may_not_be_made_is_told_before_anything_is(kube, api):
+    kube.deny("create", NAMESPACES)
+    with pytest.raises(KubeForbiddenError, match="create namespaces"):
+        run(api)
+    assert writes(kube) == []
 
 
 def neighbour(kube, *, image="quay.io/x:4.20.3", fixed=False):

@@ -47,9 +47,11 @@ class Right(NamedTuple):
     resource: Resource
     namespace: str
     subresource: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
         what = self.resource.title + (f"/{self.subresource}" if self.subresource else "")
+        what += f" {self.name}" if self.name else ""
         return f"{self.verb} {what}" + (f" in {self.namespace}" if self.namespace else "")
 
 
@@ -67,17 +69,18 @@ class Applied:
 
 
 def needed(creation: Creation) -> tuple[Right, ...]:
-    """List all that creating and following take; the look at other clusters is not needed."""
+    """List all that creating and following take; the look at other clusters is not needed.
+
+    Namespaces are not among it: one that exists, as most do, needs no right at all.
+    """
     space = creation.control_plane_namespace
+    items = [item for item in creation.items if item.resource != NAMESPACES]
     rights = [
-        Right(verb, item.resource, item.namespace)
-        for item in creation.items
-        for verb in ("get", "create")
-    ]
-    rights += [
+        *(Right("get", item.resource, item.namespace, name=item.name) for item in items),
+        *(Right("create", item.resource, item.namespace) for item in items),
         Right("list", VOLUME_CLAIMS, space),
-        Right("get", HOSTED_CONTROL_PLANES, space),
-        Right("get", STATEFUL_SETS, space),
+        Right("get", HOSTED_CONTROL_PLANES, space, name=creation.name),
+        Right("get", STATEFUL_SETS, space, name=MAIN),
         Right("get", PODS, space),
         Right("get", PODS, space, "log"),
     ]
@@ -93,12 +96,24 @@ def look(api: Api, creation: Creation) -> Found:
     space = creation.control_plane_namespace
     claims = api.list(VOLUME_CLAIMS, space)
     return Found(
-        objects=tuple(
-            api.find(item.resource, item.name, item.namespace) for item in creation.items
-        ),
+        objects=tuple(_find(api, item) for item in creation.items),
         claims=tuple(sorted(at(claim, "metadata.name", "") for claim in claims)),
-        control_plane=api.find(NAMESPACES, space),
+        control_plane=_namespace(api, space),
     )
+
+
+def _find(api: Api, item: Item) -> Object | None:
+    if item.resource == NAMESPACES:
+        return _namespace(api, item.name)
+    return api.find(item.resource, item.name, item.namespace)
+
+
+def _namespace(api: Api, name: str) -> Object | None:
+    """A namespace; one that we may not look at is taken to be there, and nothing more is known."""
+    try:
+        return api.find(NAMESPACES, name)
+    except KubeForbiddenError:
+        return {}
 
 
 def apply(api: Api, creation: Creation, *, report: Report, force: bool = False) -> Applied:
@@ -117,7 +132,7 @@ def apply(api: Api, creation: Creation, *, report: Report, force: bool = False) 
         KubeForbiddenError: rights are missing; nothing was created.
         KubeError: the API failed on the way; the same restore, run again, goes on.
     """
-    _check_rights(api, creation)
+    _check_rights(api, needed(creation))
     found = look(api, creation)
     reasons = judge(creation, found)
     if reasons:
@@ -125,10 +140,13 @@ def apply(api: Api, creation: Creation, *, report: Report, force: bool = False) 
             "nothing was created: " + "; ".join(reason.what for reason in reasons[:_NAMED]),
             reasons[0].do,
         )
+    pairs = list(zip(creation.items, found.objects, strict=True))
+    missing = [item for item, there in pairs if there is None]
+    if any(item.resource == NAMESPACES for item in missing):
+        _check_rights(api, [Right("create", NAMESPACES, "")])
     _check_etcd_init(api, creation, report, force=force)
     created: list[str] = []
     kept: list[str] = []
-    pairs = list(zip(creation.items, found.objects, strict=True))
     with report.task("creating objects", len(pairs), "objects") as progress:
         for item, there in pairs:
             if there is None and _create(api, item):
@@ -157,11 +175,17 @@ def _create(api: Api, item: Item) -> bool:
     return True
 
 
-def _check_rights(api: Api, creation: Creation) -> None:
+def _check_rights(api: Api, rights: Iterable[Right]) -> None:
     missing = [
         right
-        for right in needed(creation)
-        if not api.may(right.verb, right.resource, right.namespace, subresource=right.subresource)
+        for right in rights
+        if not api.may(
+            right.verb,
+            right.resource,
+            right.namespace,
+            name=right.name,
+            subresource=right.subresource,
+        )
     ]
     if missing:
         named = ", ".join(map(str, missing[:_NAMED])) + (", ..." if missing[_NAMED:] else "")
