@@ -296,10 +296,9 @@ def _release(
     images = [at(document, "spec.release.image", "") for document in (saved, rendered)]
     if before == after and (before or images[0] == images[1]):
         return
-    versions = [_VERSION.fullmatch(text) for text in (before, after)]
-    severity, reason = _judge_release(*versions)
-    if versions[0] is None and versions[1] is None and images[0] == images[1]:
+    if images[0] and images[0] == images[1]:
         return
+    severity, reason = _judge_release(_VERSION.fullmatch(before), _VERSION.fullmatch(after))
     yield Difference(
         path="spec.release.image",
         saved=before or _show(images[0]),

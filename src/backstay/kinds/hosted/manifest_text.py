@@ -17,6 +17,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
@@ -30,18 +31,19 @@ from ruamel.yaml.events import (
     ScalarEvent,
 )
 from ruamel.yaml.representer import RoundTripRepresenter
-from ruamel.yaml.resolver import VersionedResolver
 
 from backstay.errors import FormatError
 
 #: Bytes.
 SIZE_LIMIT = 16 << 20
 #: Rendered manifests have a few hundred values, the saved ones of a large cluster some thousands.
-MAX_VALUES = 100_000
+MAX_VALUES = 50_000
 MAX_DEPTH = 64
 MAX_DOCUMENTS = 2000
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_INT = "tag:yaml.org,2002:int"
+_FLOAT = "tag:yaml.org,2002:float"
 _NULL = "tag:yaml.org,2002:null"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: What to do about a text that can't be read.
@@ -53,7 +55,7 @@ class Part:
     """One YAML document: its own text, and what it means.
 
     Attributes:
-        head: all up to its first line; ends with the line `---` where it has one.
+        head: all up to its first field: the line `---` where it has one, and comments.
         body: its lines.
         tail: from `...` on, where it has that.
         value: the tree that was made of `body`; None where it is empty.
@@ -77,7 +79,12 @@ class Part:
     @property
     def text(self) -> str:
         """Its text as it is now."""
-        return self.head + (dump(self.value) if self.edited else self.body) + self.tail
+        if not self.edited:
+            return self.head + self.body + self.tail
+        made = dump(self.value)
+        if "\r\n" in self.body:
+            made = made.replace("\n", "\r\n")
+        return self.head + made + self.tail
 
     def end_line(self) -> None:
         """See to it that what follows begins a line."""
@@ -176,6 +183,9 @@ def _part(text: str, begin: int, end: int, span: _Span) -> Part:
         if span.first is not None and span.first < split:
             # `--- {a: 1}`: what is on that line belongs to the document.
             split = span.first
+    if span.first is not None:
+        # Blank lines and comments before the first field are nothing that could be edited.
+        split = max(split, text.rfind("\n", 0, span.first) + 1)
     body = text[split:stop]
     value = load(body)
     if value is not None and not isinstance(value, dict):
@@ -231,29 +241,73 @@ def _check_key(event: NodeEvent, *, is_key: bool) -> None:
 # --- ruamel.yaml, told how manifests are written
 
 
-class _Resolver(VersionedResolver):
-    """A time is a text, as it is for Kubernetes; so it comes out as it went in."""
+class _Whole(int):
+    """A whole number, and how it is written."""
 
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
-        tag = super().resolve(kind, value, implicit)
-        if str(tag) == _TIMESTAMP:
-            return super().resolve(kind, "text", implicit)
-        return tag
+    text: str
+
+
+class _Fraction(float):
+    """Another number, and how it is written."""
+
+    text: str
+
+
+class _Time(str):
+    """A time. It is a text for Kubernetes, and so it is here."""
+
+    __slots__ = ("text",)
+    text: str
+
+
+class _Constructor(RoundTripConstructor):
+    """Keeps how numbers and times are written; the library's own way with them changes some."""
+
+    def whole(self, node: Any) -> _Whole:
+        made = _Whole(super().construct_yaml_int(node))
+        made.text = node.value
+        return made
+
+    def fraction(self, node: Any) -> _Fraction:
+        made = _Fraction(super().construct_yaml_float(node))
+        made.text = node.value
+        return made
+
+    def time(self, node: Any) -> _Time:
+        made = _Time(node.value)
+        made.text = node.value
+        return made
 
 
 class _Representer(RoundTripRepresenter):
-    """Writes `null`, as hypershift does, where the library would write nothing at all."""
+    """Writes numbers and times as they were, and `null`, where the library would write nothing."""
+
+    def whole(self, value: _Whole) -> Any:
+        return self.represent_scalar(_INT, value.text)
+
+    def fraction(self, value: _Fraction) -> Any:
+        return self.represent_scalar(_FLOAT, value.text)
+
+    def time(self, value: _Time) -> Any:
+        return self.represent_scalar(_TIMESTAMP, value.text)
 
     def null(self, _: object) -> Any:
         return self.represent_scalar(_NULL, "null")
 
 
+for _tag, _kind, _construct, _represent in (
+    (_INT, _Whole, _Constructor.whole, _Representer.whole),
+    (_FLOAT, _Fraction, _Constructor.fraction, _Representer.fraction),
+    (_TIMESTAMP, _Time, _Constructor.time, _Representer.time),
+):
+    _Constructor.add_constructor(_tag, _construct)
+    _Representer.add_representer(_kind, _represent)
 _Representer.add_representer(type(None), _Representer.null)
 
 
 def _yaml() -> YAML:
     yaml = YAML(typ="rt", pure=True)
-    yaml.Resolver = _Resolver
+    yaml.Constructor = _Constructor
     yaml.Representer = _Representer
     yaml.preserve_quotes = True
     # As Kubernetes' tools write: a list is not further in than the key that it belongs to.
