@@ -9,11 +9,9 @@ import pytest
 from backstay.clock import SystemClock
 from backstay.errors import ConnectionFailedError, KubeError, KubeNotFoundError
 from backstay.kinds.hosted.canary import Canary, ask_canaries, digest, pick
-from backstay.kinds.hosted.cluster import Hosted
-from backstay.kinds.hosted.restored import Expected, kubeconfig, prove_api
+from backstay.kinds.hosted.restored import Expected, prove_api
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.connect import connect
-from backstay.kubeapi.resource import SECRETS
 from backstay.kubedata.encryption import hypershift_configuration
 from backstay.kubedata.keyname import key_name
 from backstay.report import Report, Verdict
@@ -175,34 +173,3 @@ def test_promise_4_an_api_that_can_not_be_reached_is_could_not_verify(error):
     expected = Expected(revision=1, keys=1, canaries=(Canary("shop", "a", 1, ""),))
     check = prove_api(unreachable, expected, clock=SystemClock(), report=Report())
     assert check.verdict is UNKNOWN
-
-
-def hosted(status):
-    return Hosted(
-        name="blue",
-        namespace="clusters",
-        control_plane_namespace="clusters-blue",
-        hosted_cluster={"status": status},
-    )
-
-
-@pytest.mark.parametrize(
-    ("status", "name"),
-    [({"kubeconfig": {"name": "its-own"}}, "its-own"), ({}, "blue-admin-kubeconfig")],
-)
-def test_the_kubeconfig_is_the_one_that_the_status_names(guest, api, status, name):
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": "clusters"},
-        "data": {"kubeconfig": base64.b64encode(b"apiVersion: v1").decode()},
-    }
-    guest.put(secret)
-    assert kubeconfig(api, hosted(status)) == b"apiVersion: v1"
-    for data in ({}, {"kubeconfig": "%%"}, {"kubeconfig": 7}, None):
-        guest.put(secret | {"data": data})
-        with pytest.raises(KubeError, match="has no kubeconfig"):
-            kubeconfig(api, hosted(status))
-    guest.remove(SECRETS, name, "clusters")
-    with pytest.raises(KubeNotFoundError):
-        kubeconfig(api, hosted(status))

@@ -7,7 +7,6 @@ asked itself, and the hosted cluster's own API is asked for Secrets of the snaps
 The border: nothing is connected here. Whoever calls brings a client for each member.
 """
 
-import base64
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ from backstay.client.etcd import Etcd
 from backstay.clock import Clock
 from backstay.errors import KubeError
 from backstay.kinds.hosted.canary import Canary, ask_canaries, pick
-from backstay.kinds.hosted.cluster import Hosted, at
 from backstay.kubeapi.api import Api
-from backstay.kubeapi.resource import SECRETS
 from backstay.kubedata.encryption import EncryptionConfiguration
 from backstay.mvcc.export import Exported
 from backstay.mvcc.live import count_live
@@ -29,7 +26,6 @@ from backstay.report import Check, Report, Verdict
 
 #: By how much the fixed etcd-init raises the revision, whatever was done before.
 UPSTREAM_BUMP = 1_000_000_000
-_MAX_KUBECONFIG = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +124,7 @@ def prove_api(
     """Ask the hosted cluster's own API for Secrets of the snapshot.
 
     Args:
-        guest: opens that API, with the kubeconfig that `kubeconfig` gives.
+        guest: opens that API; see `guest.open_guest`.
         expected: the Secrets.
         clock: measures.
         report: is told the verdict.
@@ -149,30 +145,3 @@ def _judged(name: str, question: Callable[[], Answer], clock: Clock, report: Rep
     check = ask(name, question, clock)
     report.judge(check)
     return check
-
-
-def kubeconfig(api: Api, hosted: Hosted) -> bytes:
-    """Read the administrator's kubeconfig of a hosted cluster.
-
-    Source: hypershift, HostedCluster status.kubeconfig names the Secret, whose data key is
-    `kubeconfig`; `NAME-admin-kubeconfig` where the status says nothing yet.
-
-    Raises:
-        KubeError: there is none, or it can't be read.
-    """
-    name = at(hosted.status, "kubeconfig.name", "") or f"{hosted.name}-admin-kubeconfig"
-    secret = api.get(SECRETS, name, hosted.namespace)
-    text = at(secret, "data.kubeconfig", "")
-    data = _decoded(text)
-    if not data:
-        raise KubeError(f"Secret {hosted.namespace}/{name} has no kubeconfig")
-    return data
-
-
-def _decoded(text: str) -> bytes:
-    if len(text) > _MAX_KUBECONFIG:
-        return b""
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        return b""
