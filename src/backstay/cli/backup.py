@@ -6,7 +6,9 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.backup_hosted import hosted
 from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
+from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 
 
@@ -15,20 +17,7 @@ def command() -> None:
     """Back up a cluster."""
 
 
-def sealing(function: options.F) -> options.F:
-    """Say how hard to compress."""
-    return options.compose(
-        click.option(
-            "--level",
-            type=click.IntRange(1, 19),
-            default=3,
-            show_default=True,
-            help="How hard to compress.",
-        ),
-        click.option(
-            "--threads", type=click.IntRange(1, 64), help="Threads that compress.  [default: cores]"
-        ),
-    )(function)
+command.add_command(hosted)
 
 
 @command.command("etcd")

@@ -7,6 +7,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
+from backstay.cli.preflight_hosted import hosted
 from backstay.cli.session import Session
 from backstay.cli.values import Size
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """Look whether a backup would work."""
+
+
+command.add_command(hosted)
 
 
 @command.command("etcd")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-from backstay.checks.question import ask, worst
+from backstay.checks.question import ask
 from backstay.checks.stored import stored
+from backstay.checks.together import together
 from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
@@ -229,29 +230,6 @@ class _Making:
         if answer.verdict is not Verdict.PASS:
             raise StoreError(answer.detail, "find out why the store changes what it is given")
         return entry
-
-
-def together(found: Sequence[tuple[str, tuple[Check, ...]]]) -> tuple[Check, ...]:
-    """Sum up what was asked of several snapshots: one verdict for each question, the worst.
-
-    Args:
-        found: each snapshot's name and its checks.
-    """
-    if len(found) == 1:
-        return found[0][1]
-    asked: dict[str, list[tuple[str, Check]]] = {}
-    for name, checks in found:
-        for check in checks:
-            asked.setdefault(check.name, []).append((name, check))
-    return tuple(
-        Check(
-            name=question,
-            verdict=worst(tuple(check for _, check in answers)),
-            detail="; ".join(f"{name}: {check.detail}" for name, check in answers),
-            seconds=sum(check.seconds for _, check in answers),
-        )
-        for question, answers in asked.items()
-    )
 
 
 def _seal(

@@ -103,7 +103,8 @@ class HostedEntry(msgspec.Struct, frozen=True, kw_only=True):
         kms: the keys of a kms by provider and place; without them the snapshot is useless.
         transport: how the snapshot came: `direct`, `port-forward` or `exec`.
         quiesced: whether nothing wrote while the snapshot was taken; None where that was not asked.
-        api_downtime: seconds for which the API was down for the backup.
+        api_downtime: seconds for which the API was down for the backup; None where it was not, or
+            nobody saw it come back.
         missing: references of the spec to objects that were not there.
     """
 
@@ -118,7 +119,7 @@ class HostedEntry(msgspec.Struct, frozen=True, kw_only=True):
     kms: Annotated[dict[Short, Text], Meta(max_length=64)] = msgspec.field(default_factory=dict)
     transport: Short = ""
     quiesced: bool | None = None
-    api_downtime: Annotated[float, Meta(ge=0)] = 0.0
+    api_downtime: Annotated[float, Meta(ge=0)] | None = None
     missing: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
 
 

@@ -1,0 +1,185 @@
+"""Backing up a hosted control plane: snapshots, keys and objects, bound by one manifest.
+
+By default nothing is paused and nothing stops: an etcd snapshot is consistent by itself. With
+`quiesce` nothing writes while it is taken, at the price of the API; what was is put back
+whatever comes of it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backstay.clock import Clock
+from backstay.errors import BackstayError, RefusedError, UsageError
+from backstay.flows import backup as flow
+from backstay.kinds.hosted.belongings import Belongings, Places
+from backstay.kinds.hosted.cluster import Hosted
+from backstay.kinds.hosted.pod_script import PodPaths
+from backstay.kinds.hosted.quiesce import Options as QuiesceOptions
+from backstay.kinds.hosted.quiesce import Quiesce
+from backstay.kinds.hosted.quiet import Watcher, watch_all, watch_etcd
+from backstay.kinds.hosted.transport import Network, Reached, reach
+from backstay.kubeapi.api import Api
+from backstay.repo import keyring as keyrings
+from backstay.repo.catalogue import Entry
+from backstay.repo.manifest import Manifest
+from backstay.repo.place import same_place
+from backstay.repo.sealing import Sealing
+from backstay.report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a hosted control plane is backed up.
+
+    Attributes:
+        spool_dir: where snapshots lie meanwhile.
+        cluster: another name for it in the repository; empty takes `NAMESPACE.NAME`.
+        transport: `auto`, `direct`, `port-forward` or `exec`.
+        quiesce: how writers are stopped; None lets them go on.
+        prove_all: whether keys are tried on all values, not on samples.
+        sealing: how hard to compress.
+        network: how Services are reached.
+        paths: where things are in the containers, for `exec`.
+    """
+
+    spool_dir: Path
+    cluster: str = ""
+    transport: str = "auto"
+    quiesce: QuiesceOptions | None = None
+    prove_all: bool = False
+    sealing: Sealing = field(default_factory=Sealing)
+    network: Network | None = None
+    paths: PodPaths | None = None
+
+
+def backup_hosted(
+    api: Api, hosted: Hosted, places: Places, options: Options, *, clock: Clock, report: Report
+) -> Manifest:
+    """Back up a hosted control plane.
+
+    Args:
+        api: of its management cluster.
+        hosted: the control plane.
+        places: where the backup goes.
+        options: how.
+        clock: for names, dates and durations.
+        report: is told of each step.
+
+    Returns:
+        The manifest, as it was published.
+
+    Raises:
+        RefusedError: the repositories are one place, or another run quiesces the cluster.
+        KubeError: the API refuses.
+        EtcdError: no member gave a whole snapshot.
+        StoreError: a store refuses.
+    """
+    check_places(places)
+    cluster = options.cluster or hosted.cluster
+    with reach(
+        api,
+        hosted,
+        options.transport,
+        clock=clock,
+        network=options.network,
+        paths=options.paths,
+    ) as reached:
+        report.say(f"transport {reached.way.transport}: {reached.way.reason}")
+        belongings = Belongings(
+            api,
+            hosted,
+            places,
+            cluster=cluster,
+            transport=reached.way.transport,
+            prove_all=options.prove_all,
+            clock=clock,
+            report=report,
+        )
+        manifest = flow.backup(
+            [flow.Part(shard.name, shard.source) for shard in reached.shards],
+            places.data,
+            flow.Options(cluster=cluster, spool_dir=options.spool_dir, sealing=options.sealing),
+            companion=belongings,
+            during=_during(api, hosted, reached, options, belongings, clock=clock, report=report),
+            clock=clock,
+            report=report,
+        )
+    _sweep(places, report)
+    return manifest
+
+
+def check_places(places: Places) -> None:
+    """Hold two repositories to be two places (promise 5).
+
+    Raises:
+        RefusedError: they are one, or the second is not for keys.
+        NotVerifiedError: it can't be told.
+        StoreError: a store refuses.
+    """
+    keyrings.check_place(places.keys)
+    data, keys = places.data, places.keys
+    why = same_place(data.store, data.config, keys.store, keys.config)
+    if why:
+        raise RefusedError(f"keys must not lie with the data: {why}", "name another --keys-repo")
+
+
+def _during(
+    api: Api,
+    hosted: Hosted,
+    reached: Reached,
+    options: Options,
+    belongings: Belongings,
+    *,
+    clock: Clock,
+    report: Report,
+) -> Callable[[], AbstractContextManager[object]]:
+    """Say what is held while the snapshots come."""
+    wanted = options.quiesce
+    if wanted is None:
+        return nullcontext
+
+    @contextmanager
+    def quiesced() -> Iterator[None]:
+        quiesce = Quiesce(
+            api, hosted, _watcher(reached), options=wanted, clock=clock, report=report
+        )
+        with quiesce:
+            yield
+        outcome = quiesce.outcome
+        belongings.quiesced = outcome is not None and outcome.holds
+        if outcome is not None:
+            belongings.api_downtime = outcome.downtime_seconds
+
+    return quiesced
+
+
+def _watcher(reached: Reached) -> Watcher:
+    etcds = [shard.etcd for shard in reached.shards if shard.etcd is not None]
+    if len(etcds) < len(reached.shards):
+        raise UsageError(
+            f"with --transport {reached.way.transport} nobody can see whether etcd is quiet",
+            "use --transport port-forward or direct with --quiesce",
+        )
+    return watch_all([watch_etcd(etcd) for etcd in etcds])
+
+
+def _sweep(places: Places, report: Report) -> None:
+    """Delete what dead runs left of keyrings; the backup stands whatever comes of it."""
+    try:
+        swept = keyrings.sweep(places.keys)
+        backups = places.data.backups()
+        known = [entry.manifest.name for entry in backups if isinstance(entry, Entry)]
+        # A manifest that can't be read may be that of a backup whose keys these are.
+        whole = len(known) == len(backups)
+        data = places.data.config.repository
+        lost = keyrings.orphans(places.keys, data, known) if whole else ()
+        for one in lost:
+            keyrings.remove(places.keys, one)
+    except BackstayError as error:
+        report.warn(f"what dead runs left of keys could not be swept: {error}")
+        return
+    number = len(swept.paths) + len(lost)
+    if number:
+        report.say(f"swept {number} keyrings of backups that never came to be")
