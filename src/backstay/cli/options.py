@@ -254,6 +254,27 @@ def etcd(function: F) -> F:
     )(function)
 
 
+def kube(function: F) -> F:
+    """Say which management cluster is meant, and where in it the HostedCluster is."""
+    return compose(
+        click.option(
+            "-n",
+            "--namespace",
+            required=True,
+            metavar="NAMESPACE",
+            help="The namespace of the HostedCluster, not that of its control plane.",
+        ),
+        click.option(
+            "--kubeconfig",
+            type=FilePath(dir_okay=False),
+            # KUBECONFIG may name several files; who connects reads it as kubectl does.
+            help="How to reach the management cluster; in a pod its own account will do."
+            "  [env: KUBECONFIG]",
+        ),
+        click.option("--context", metavar="NAME", help="Another context of it than the current."),
+    )(function)
+
+
 def cluster(function: F) -> F:
     """Name the cluster."""
     return click.option(
