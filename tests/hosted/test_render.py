@@ -4,6 +4,8 @@ import base64
 import difflib
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from ruamel.yaml import YAML
 
@@ -12,7 +14,8 @@ from backstay.kinds.hosted.documents import parse_documents
 from backstay.kinds.hosted.encryption_block import Needs, keys_of
 from backstay.kinds.hosted.render import Plan, Prepared, prepare
 from backstay.kubedata.encryption import hypershift_configuration
-from backstay.kubedata.keyname import data_hash, fnv1_32
+from backstay.kubedata.inventory import MALFORMED
+from backstay.kubedata.keyname import data_hash, fnv1_32, key_name
 from backstay.kubedata.proof import prove_keys
 from backstay.repo.keyring_document import Kms, SavedKey
 from backstay.report import Verdict
@@ -302,6 +305,7 @@ def test_another_url_that_is_there_already_stays_unless_told():
         ("https://s3.example/a b", "characters that"),
         ("https://s3.example/$`id`", "characters that"),
         ("https://s3.example/\n", "characters that"),
+        ("https://s3.example/blue[1-9].db", "pattern"),
         ("https:///blue.db", "no host"),
         ("https://me:secret@s3.example/blue.db", "password"),
     ],
@@ -311,6 +315,10 @@ def test_a_url_that_can_not_work_is_refused_whatever_is_forced(url, word):
     assert word in reasons(prepared)
     assert prepared.text == ""
     assert url not in reasons(prepared)
+
+
+def test_a_host_that_is_an_address_is_taken():
+    made(text_of(AWS), url="https://[2001:db8::1]:9000/blue.db?sig=%5Bx%5D").check()
 
 
 def test_a_url_of_just_the_length_is_taken():
@@ -400,7 +408,8 @@ def test_a_key_that_differs_in_one_bit_is_refused():
 def test_a_key_that_is_not_what_its_name_or_hash_says_is_refused():
     for change in ({"key_name": OLD.key_name}, {"data_hash": OLD.data_hash}):
         lying = replace(NEW, **change)
-        refused(text_of(AWS), "hash says", keys=(lying,))
+        needed = Needs(aescbc=frozenset({lying.key_name}))
+        refused(text_of(AWS), "name and hash say", keys=(lying,), needs=needed)
 
 
 def test_three_keys_can_not_be_named():
@@ -427,6 +436,64 @@ def test_a_secret_of_another_use_is_not_overwritten():
     for rest in ("type: kubernetes.io/dockerconfigjson\n", "data: [1]\n", "stringData: x\n"):
         refused(f"{other}{rest}---\n{text}", "no Secret for one")
     refused(text.replace("name: taken", "name: ../taken"), "no name")
+
+
+def test_a_secret_without_a_namespace_could_overwrite_the_key():
+    text = text_of(AWS).replace(
+        "  name: blue-etcd-encryption-key\n  namespace: clusters\n",
+        "  name: blue-etcd-encryption-key\n",
+    )
+    assert "namespace" not in one(objects(text), "Secret", "blue-etcd-encryption-key")["metadata"]
+    refused(text, "names no namespace")
+
+
+def test_values_that_were_broken_before_are_no_reason_that_lasts():
+    broken = Needs(aescbc=frozenset({OLD.key_name}), others=frozenset({MALFORMED}))
+    prepared = made(text_of(AWS), needs=broken)
+    assert [it.lifted_by_force for it in prepared.refusals] == [True]
+    assert keys_of(made(text_of(AWS), needs=broken, force=True).text) == [ACTIVE]
+
+
+def test_a_broken_key_that_nothing_needs_is_a_warning():
+    broken = SavedKey.of("target", "clusters", "x", TARGET + b"\n")
+    prepared = made(text_of(AWS), keys=(OLD, broken))
+    prepared.check()
+    assert keys_of(prepared.text) == [ACTIVE]
+    assert any("33 bytes" in warning for warning in prepared.warnings)
+
+
+def test_a_key_that_nothing_needs_and_nobody_has_is_a_warning():
+    prepared = made(text_of("agent-render"), keys=(), needs=Needs())
+    prepared.check()
+    assert any("'example-etcd-encryption-key'" in warning for warning in prepared.warnings)
+
+
+def test_an_empty_block_is_no_block():
+    text = text_of("kubevirt-render").replace("  services:", "  secretEncryption: {}\n  services:")
+    prepared = made(text)
+    prepared.check()
+    assert keys_of(prepared.text) == [ACTIVE]
+
+
+def test_etcds_beside_the_main_one_are_not_restored():
+    sharded = one(hosted_objects("blue", shards=("events",)), "HostedCluster")
+    sharded["spec"] = {**saved()["spec"], "etcd": sharded["spec"]["etcd"]}
+    prepared = made(text_of(AWS), saved=sharded, take_saved=True)
+    assert "(events)" in reasons(prepared)
+    assert [it.lifted_by_force for it in prepared.refusals] == [True]
+
+
+def test_a_signing_key_that_was_taken_over_must_be_there():
+    other = saved()
+    other["spec"]["serviceAccountSigningKey"] = {"name": "sa-signer"}
+    prepared = made(text_of(AWS), saved=other, take_saved=True)
+    prepared.check()
+    assert any("'sa-signer'" in warning for warning in prepared.warnings)
+    secret = (
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: sa-signer\n  namespace: clusters\n---\n"
+    )
+    there = made(secret + text_of(AWS), saved=other, take_saved=True)
+    assert not any("'sa-signer'" in warning for warning in there.warnings)
 
 
 def test_all_refusals_are_told_at_once():
@@ -551,3 +618,32 @@ def test_keys_are_read_as_the_api_server_would():
             keys_of(text.replace(line, broken))
     with pytest.raises(FormatError, match="no key"):
         keys_of(text_of("agent-render"))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from([AWS, "agent-render", "kubevirt-render", "saved-list"]),
+    st.lists(
+        st.sampled_from([16, 24, 32]).flatmap(lambda n: st.binary(min_size=n, max_size=n)),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ),
+    st.permutations(["active", "target", "backup"]),
+    st.sets(st.integers(0, 2)),
+)
+def test_whatever_is_saved_and_needed_the_output_has_it_or_there_is_none(name, raw, roles, wanted):
+    keys = [
+        SavedKey.of(role, "clusters", role, value) for role, value in zip(roles, raw, strict=False)
+    ]
+    needed = frozenset(
+        keys[index].key_name if index < len(keys) else f"key-{index}" for index in wanted
+    )
+    prepared = made(text_of(name), keys=tuple(keys), needs=Needs(aescbc=needed), force=True)
+    known = {key.key_name for key in keys}
+    if needed <= known and len(needed) < 3:
+        found = keys_of(prepared.text)
+        assert needed <= {key_name(value) for value in found}
+        assert len(found) <= 2 or name == "saved-list"
+    else:
+        assert prepared.text == ""

@@ -30,7 +30,7 @@ from backstay.kinds.hosted.manifest_text import put
 from backstay.kinds.hosted.rules import Findings
 from backstay.kubedata.cipher import AES_CBC, KEY_SIZES
 from backstay.kubedata.encryption import KMS
-from backstay.kubedata.inventory import IN_THE_CLEAR
+from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED
 from backstay.kubedata.keyname import data_hash, fnv1_32, key_name
 from backstay.kubedata.outcome import GroupProof
 from backstay.repo.keyring_document import Kms, SavedKey
@@ -104,8 +104,15 @@ def put_keys(
         keys: the saved ones.
         kms: what was recorded of a KMS.
     """
-    if needs.others:
-        named = ", ".join(sorted(repr(name[:40]) for name in needs.others)[:4])
+    if MALFORMED in needs.others:
+        # They could not be read where they came from either.
+        findings.refuse(
+            "the snapshot has values that say they are encrypted and not how: no key opens them",
+            force=True,
+        )
+    foreign = needs.others - {MALFORMED}
+    if foreign:
+        named = ", ".join(sorted(repr(name[:40]) for name in foreign)[:4])
         findings.refuse(f"the snapshot has values under {named}, which HyperShift can't open")
     elif needs.kms and needs.aescbc:
         findings.refuse(
@@ -154,7 +161,7 @@ def _put_aescbc(
     documents: Documents, findings: Findings, needed: frozenset[str], keys: Sequence[SavedKey]
 ) -> None:
     kind = at(documents.hosted_cluster.value, f"{_BLOCK}.type", "")
-    has_block = documents.hosted_cluster.value["spec"].get("secretEncryption") is not None
+    has_block = bool(documents.hosted_cluster.value["spec"].get("secretEncryption"))
     chosen = _choose(needed, keys, findings)
     if has_block and kind != AES_CBC:
         if needed:
@@ -165,6 +172,7 @@ def _put_aescbc(
         return
     # Where nothing is encrypted, the operator may do as it likes.
     if chosen is None or not (has_block or needed):
+        _look_at(documents, findings, _ACTIVE)
         return
     before = len(findings.refusals)
     active = _name_active(documents, findings)
@@ -175,7 +183,7 @@ def _put_aescbc(
     if chosen.backup:
         _put_key(documents, findings, backup, chosen.backup, "backup")
     else:
-        _look_at_backup(documents, findings)
+        _look_at(documents, findings, _BACKUP)
     _prove(documents, findings, needed, (chosen.active, chosen.backup))
 
 
@@ -185,15 +193,18 @@ def _choose(needed: frozenset[str], keys: Sequence[SavedKey], findings: Findings
     Where the snapshot needs one key, that one becomes active, alone: the operator ignores the
     backup key once its status has an active one. Where it needs two, the one that was active is.
     """
-    usable = [key for key in keys if _is_whole(key, findings)]
+    faults = {key.key_name: fault for key in keys if (fault := _fault(key))}
+    usable = [key for key in keys if key.provider == AES_CBC and not _fault(key)]
     missing = needed - {key.key_name for key in usable}
     if missing:
-        saved = ", ".join(key.key_name for key in usable) or "none"
+        saved = ", ".join(key.key_name[:40] for key in usable) or "none"
+        why = "".join(f"; {faults[name]}" for name in sorted(missing) if name in faults)
         findings.refuse(
             f"the snapshot needs {', '.join(sorted(name[:40] for name in missing)[:4])}, and the"
-            f" saved keys are {saved}: without it, what it encrypted can't be read"
+            f" saved keys are {saved}: without it, what it encrypted can't be read{why}"
         )
         return None
+    findings.warnings += [f"not used: {fault}" for fault in faults.values()]
     order = {"active": 0, "target": 1, "backup": 2}
     usable.sort(key=lambda key: order[key.role])
     wanted: dict[str, SavedKey] = {}
@@ -210,7 +221,8 @@ def _choose(needed: frozenset[str], keys: Sequence[SavedKey], findings: Findings
             " backup from after the rotation"
         )
         return None
-    found = list(wanted.values()) or [key for key in usable if key.role == "active"][:1]
+    # Where nothing is encrypted any key will do; it stays what it was.
+    found = list(wanted.values()) or usable[:1]
     if not found:
         return None
     if any(len(key.value) != max(KEY_SIZES[AES_CBC]) for key in found):
@@ -218,21 +230,16 @@ def _choose(needed: frozenset[str], keys: Sequence[SavedKey], findings: Findings
     return _Chosen(found[0], found[1] if len(found) > 1 else None)
 
 
-def _is_whole(key: SavedKey, findings: Findings) -> bool:
-    if key.provider != AES_CBC:
-        return False
+def _fault(key: SavedKey) -> str:
+    """Say what is wrong with a saved key; empty where it is one that kube-apiserver takes."""
     if key.key_name != key_name(key.value) or key.data_hash != data_hash(key.value):
-        findings.refuse(
-            f"the saved key of Secret {key.secret[:_SHOWN]!r} is not what its hash says"
-        )
-        return False
+        return f"the saved key of Secret {key.secret[:_SHOWN]!r} is not what its name and hash say"
     if len(key.value) not in KEY_SIZES[AES_CBC]:
-        findings.refuse(
+        return (
             f"the saved {key.key_name} has {len(key.value)} bytes, and kube-apiserver takes 16, 24"
             " or 32: it may be base64 that was never decoded"
         )
-        return False
-    return True
+    return ""
 
 
 def _name_active(documents: Documents, findings: Findings) -> str:
@@ -286,6 +293,12 @@ def _put_key(documents: Documents, findings: Findings, name: str, key: SavedKey,
     namespace = documents.hosted_cluster.namespace
     title = f"Secret {namespace}/{name}"
     found = documents.secret(namespace, name)
+    if found is None and documents.secret("", name) is not None:
+        findings.refuse(
+            f"Secret {name} of the manifests names no namespace, and could come to overwrite the"
+            f" saved key: give it namespace {namespace}"
+        )
+        return
     if found is None:
         documents.add(_secret(namespace, name, key.value))
         findings.changes.append(f"{title}: added, with the saved {role} key {key.key_name}")
@@ -332,12 +345,13 @@ def _encode(value: bytes) -> str:
     return text if text.endswith("=") else DoubleQuotedScalarString(text)
 
 
-def _look_at_backup(documents: Documents, findings: Findings) -> None:
-    name = at(documents.hosted_cluster.value, _BACKUP, "")
+def _look_at(documents: Documents, findings: Findings, path: str) -> None:
+    """Tell of a Secret that the HostedCluster names and that nothing here makes."""
+    name = at(documents.hosted_cluster.value, path, "")
     if name and _read_key(documents, name) is None:
         findings.warnings.append(
-            f"{_BACKUP} names Secret {name[:_SHOWN]!r}, which is not among the manifests; the"
-            " snapshot does not need it, and the operator stops where it is missing"
+            f"{path} names Secret {name[:_SHOWN]!r}, which is not among the manifests: the snapshot"
+            " does not need it, but the operator stops where it is missing"
         )
 
 

@@ -34,6 +34,8 @@ DEFAULT_SIZE = "8Gi"
 #: While etcd-init works, the download and the restored data lie on the disks of one pod.
 COPIES = 2
 _GIB = 1 << 30
+_SHARDS = "spec.etcd.managed.shards"
+_NO_LIST: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,7 @@ def prepare(documents: Documents, plan: Plan) -> Prepared:
     _put_url(documents, plan, findings)
     _look_at_size(documents, plan, findings)
     put_keys(documents, findings, needs=plan.needs, keys=plan.keys, kms=plan.kms)
+    _look_at_shards(documents, plan, findings)
     _look_at_pause(documents, findings)
     for manifest in (documents.hosted_cluster, *documents.node_pools):
         for reason in violations(manifest.value):
@@ -144,6 +147,7 @@ def _compare(documents: Documents, plan: Plan, findings: Findings) -> tuple[Diff
     if plan.take_saved:
         changes, differences = take_saved(documents, differences)
         findings.changes += changes
+        _look_at_signing_key(documents, findings)
     for one in differences:
         if one.severity == "refuse":
             findings.refuse(one.line, force=True)
@@ -221,6 +225,30 @@ def _look_at_size(documents: Documents, plan: Plan, findings: Findings) -> None:
             f"etcd's volume of {str(told)[:40]} is small for a snapshot of"
             f" {plan.snapshot_size / _GIB:.2f} GiB: a restore may need room for {COPIES} copies,"
             f" and the size can't be changed later; {-(-wanted // _GIB)}Gi would do"
+        )
+
+
+def _look_at_shards(documents: Documents, plan: Plan, findings: Findings) -> None:
+    """HyperShift restores the main etcd; those beside it begin empty. Source: pull request 9146."""
+    rendered = documents.hosted_cluster.value
+    listed = [shard for one in (plan.saved, rendered) for shard in at(one, _SHARDS, _NO_LIST)]
+    names = sorted({at(shard, "name", "")[:40] for shard in listed} - {""})
+    if names:
+        findings.refuse(
+            f"the cluster has etcds beside the main one ({', '.join(names[:8])}), and HyperShift"
+            " restores only that: what the others hold would be gone",
+            force=True,
+        )
+
+
+def _look_at_signing_key(documents: Documents, findings: Findings) -> None:
+    """A name that was taken over says nothing of what is behind it."""
+    hosted = documents.hosted_cluster
+    name = at(hosted.value, "spec.serviceAccountSigningKey.name", "")
+    if name and documents.secret(hosted.namespace, name) is None:
+        findings.warnings.append(
+            f"spec.serviceAccountSigningKey names Secret {name[:60]!r}, which is not among the"
+            " manifests: it must be there, with the saved key, before they are applied"
         )
 
 

@@ -161,6 +161,8 @@ def restore_url_problems(url: str) -> tuple[str, ...]:
         )
     if re.search(r"[\x00-\x20\x7f-\U0010ffff\"\\`<>^{|}]", url):
         found.append("the URL of the snapshot has characters that a URL does not have")
+    if re.search(r"[/?#].*[\[\]]", rest):
+        found.append("the URL of the snapshot has brackets, which curl takes for a pattern")
     host = re.split("[/?#]", rest, maxsplit=1)[0]
     if mark and (not host or "@" in host):
         found.append("the URL of the snapshot has no host, or a password before it")
