@@ -15,6 +15,7 @@ from backstay.kinds.hosted.rules import (
     stricter,
     violations,
 )
+from kit import crd
 from kit.hosted import hosted_objects, one
 
 POOL = "blue-workers"
@@ -122,26 +123,26 @@ def test_a_time_is_rfc3339_only_with_a_zone():
 # --- restoreSnapshotURL
 
 
-@pytest.mark.parametrize(
-    ("urls", "taken"),
-    [
-        ([URL], True),
-        ([], True),
-        (None, True),
-        (["s3://bucket/blue.db"], True),
-        (["https://" + "x" * 1016], True),
-        (["https://" + "x" * 1017], False),
-        ([URL, URL + "2"], False),
-        ([URL, URL + "2", URL + "3"], False),
-        (["http://minio.example/blue.db"], False),
-        (["HTTPS://s3.example/blue.db"], False),
-        (["file:///blue.db"], False),
-        ([""], False),
-        ([1], False),
-        (URL, False),
-        ({}, False),
-    ],
-)
+URLS = [
+    ([URL], True),
+    ([], True),
+    (None, True),
+    (["s3://bucket/blue.db"], True),
+    (["https://" + "x" * 1016], True),
+    (["https://" + "x" * 1017], False),
+    ([URL, URL + "2"], False),
+    ([URL, URL + "2", URL + "3"], False),
+    (["http://minio.example/blue.db"], False),
+    (["HTTPS://s3.example/blue.db"], False),
+    (["file:///blue.db"], False),
+    ([""], False),
+    ([1], False),
+    (URL, False),
+    ({}, False),
+]
+
+
+@pytest.mark.parametrize(("urls", "taken"), URLS)
 def test_restore_urls_that_the_api_takes(urls, taken):
     found = with_urls(urls)
     assert (api_violations(found) == ()) == taken
@@ -388,3 +389,35 @@ def test_quantities(text, number):
 def test_what_is_no_quantity(text):
     with pytest.raises(FormatError):
         parse_quantity(text)
+
+
+# --- the tests' own schemas say the same
+
+
+def server(new: dict, old: dict | None = None) -> list[str]:
+    return crd.violations(new["kind"], new, old)
+
+
+# Of digits that are none in ASCII only ours knows, as CEL does.
+@pytest.mark.parametrize(("value", "taken", "works"), [it for it in PAUSED if it[0].isascii()])
+def test_the_server_of_the_tests_agrees_on_paused_until(value, taken, works):
+    pool = one(hosted_objects("blue"), "NodePool", POOL)
+    pool["spec"]["pausedUntil"] = value
+    for found in (cluster(pausedUntil=value), pool):
+        assert (server(found) == []) == taken == (api_violations(found) == ())
+
+
+@pytest.mark.parametrize(("urls", "taken"), [case for case in URLS if case[0] is not None])
+def test_the_server_of_the_tests_agrees_on_urls(urls, taken):
+    assert (server(with_urls(urls)) == []) == taken
+
+
+def test_the_server_of_the_tests_agrees_on_what_is_immutable():
+    for old, new in (
+        (cluster(), with_urls([URL])),
+        (with_urls([URL]), cluster()),
+        (with_urls([URL]), with_urls([URL + "2"])),
+        (with_urls([URL]), with_urls([URL])),
+        (cluster(), cluster(channel="other")),
+    ):
+        assert (server(new, old) == []) == (api_violations(new, old) == ())
