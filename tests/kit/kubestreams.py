@@ -307,7 +307,7 @@ class _Channels:
     async def _break(self) -> None:
         self._ended = True
         if self._fault.stall_after is not None:
-            while not self._stream.closed and self._request.transport is not None:
+            while not self._stream.closed and self._request.transport is not None:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(0.02)
             raise _EndError
         if self._fault.end_after is not None:

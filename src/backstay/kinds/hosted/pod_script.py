@@ -60,9 +60,9 @@ def look(paths: PodPaths) -> str:
 set -- $(df -Pk "$dir" | tail -n 1)
 echo "free $4"
 for f in "$dir"/{PREFIX}*; do [ -e "$f" ] && echo "left ${{f##*/}}"; done
-echo "alarms $(ctl alarm list 2>/dev/null | tr '\\n' ' ')"
 s=$(ctl endpoint status -w json) || exit
 echo "status $s"
+echo "alarms $(ctl alarm list 2>/dev/null | tr '\\n' ' ')"
 """
 
 
