@@ -110,6 +110,10 @@ class KubeForbiddenError(KubeError):
     """The Kubernetes API knows us, and does not allow it."""
 
 
+class KubeLoginError(KubeForbiddenError):
+    """The Kubernetes API does not know us, or not any more."""
+
+
 class KubeNotFoundError(KubeError, NotFoundError):
     """The Kubernetes API has no such object."""
 

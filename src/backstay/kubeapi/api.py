@@ -10,7 +10,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from backstay.closing import Closing
-from backstay.errors import KubeConflictError, KubeError, KubeForbiddenError, KubeNotFoundError
+from backstay.errors import (
+    KubeConflictError,
+    KubeError,
+    KubeForbiddenError,
+    KubeLoginError,
+    KubeNotFoundError,
+)
 from backstay.kubeapi.resource import ACCESS_REVIEWS, PODS, Resource
 from backstay.kubeapi.transport import MERGE_PATCH, Answer, Request, Transport
 
@@ -225,7 +231,7 @@ def refusal(answer: Answer, what: str, server: str) -> KubeError:
     words = _words(answer.body)
     text = f"{server}: {what}: {answer.status}{f', {words}' if words else ''}"
     if answer.status == 401:
-        return KubeForbiddenError(text, "log in again, or name another --kubeconfig or --context")
+        return KubeLoginError(text, "log in again, or name another --kubeconfig or --context")
     if answer.status == 403:
         return KubeForbiddenError(text, "ask for that right: docs/hosted.md has the roles")
     if answer.status == 404:

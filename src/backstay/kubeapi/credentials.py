@@ -1,7 +1,7 @@
 """Who we are for an API server: by a kubeconfig, or as the service account of our pod.
 
-Keys stay in memory: OpenSSL takes certificates from files only, so they are shown to it in a
-file that has no name and lies on no disk.
+kr8s is not used: it writes keys into files of the temporary directory and leaves them there, asks
+the server for its version first, follows redirects with the token, and knows no `tokenFile`.
 """
 
 import base64
@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from backstay.errors import UsageError
 from backstay.files import read_private
 from backstay.kubeapi import exec_plugin
 from backstay.kubeapi.kubeconfig import Context, find_files, read_context
 from backstay.kubeapi.proxy import proxy_for
+from backstay.kubeapi.trust import Trust, tls_context
 
 _LIMIT = 1 << 20
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -32,10 +34,12 @@ class Credentials:
         tls: what we trust and who we are; None for a plain http:// server.
         headers: of each request; they hold secrets.
         proxy: URL of the proxy; may hold a password.
-        server_name: the name that the certificate must have, if not the host's.
+        server_name: the name that the certificate must have, if not the host's; `tls` holds to
+            it by itself.
         namespace: that the context names; empty where it names none.
         origin: where all that is from, for messages.
         insecure: whether the kubeconfig says not to verify the server.
+        material: stands for the certificates and the key that `tls` was made of.
     """
 
     server: str
@@ -46,6 +50,17 @@ class Credentials:
     namespace: str = ""
     origin: str = ""
     insecure: bool = False
+    material: bytes = field(default=b"", repr=False)
+
+    @property
+    def connection(self) -> tuple[object, ...]:
+        """All that a connection is made by; while it is equal, connections can stay."""
+        return (self.server, self.material, self.proxy, self.server_name, self.insecure)
+
+    def describe(self) -> str:
+        """Say in a few words which cluster it is, and a warning where its name is not proven."""
+        text = f"{self.server} ({self.origin})"
+        return f"{text}; WARNING: its certificate is not verified" if self.insecure else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,7 @@ class Login:
         """
         files = find_files(self.kubeconfig)
         if files:
-            return _of_context(read_context(files, self.context), str(files[0]))
+            return _of_context(read_context(files, self.context))
         if self.context:
             raise UsageError(
                 f"there is no kubeconfig to look for context {self.context[:100]!r} in",
@@ -79,8 +94,11 @@ class Login:
             )
         if (self.service_account / "token").is_file():
             return _of_pod(self.service_account)
+        listed = os.environ.get("KUBECONFIG", "")
+        missing = f" ({listed[:200]} is not there)" if listed else ""
         raise UsageError(
-            "nothing says which cluster is meant: there is no kubeconfig, and this is no pod",
+            "nothing says which cluster is meant: there is no kubeconfig"
+            f"{missing}, and this is no pod",
             "name a kubeconfig with --kubeconfig or KUBECONFIG",
         )
 
@@ -90,44 +108,75 @@ def _of_pod(folder: Path) -> Credentials:
     port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
     if not host:
         raise UsageError("KUBERNETES_SERVICE_HOST is not set, so the API can't be found")
-    server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    server = _server(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}", "pod")
     token = _token(read_private(folder / "token", limit=_LIMIT), str(folder / "token"))
-    authority = read_private(folder / "ca.crt", limit=_LIMIT)
+    trust = Trust(authority=read_private(folder / "ca.crt", limit=_LIMIT))
     return Credentials(
         server=server,
-        tls=_tls(authority, b"", b"", verify=True, where=str(folder)),
+        tls=tls_context(trust, str(folder)),
         headers={"Authorization": f"Bearer {token}"},
         proxy=proxy_for(server),
         origin="the pod's service account",
+        material=trust.digest(),
     )
 
 
-def _of_context(context: Context, file: str) -> Credentials:
-    cluster, user = context.cluster, context.user
-    where = f"context {context.name[:100]} of {file}"
-    server = _text(cluster, "server").rstrip("/")
-    if not server.startswith(("https://", "http://")):
-        raise UsageError(f"{where} has no server", "mend the kubeconfig")
-    told = exec_plugin.Told()
-    if isinstance(user.get("exec"), dict):
-        told = exec_plugin.ask(user["exec"], context.user_folder)
-    certificate = told.certificate or _data(user, "client-certificate", context.user_folder, where)
-    key = told.key or _data(user, "client-key", context.user_folder, where)
+def _of_context(context: Context) -> Credentials:
+    cluster = context.cluster
+    where = f"context {context.name[:100]} of {context.file}"
+    server = _server(_text(cluster, "server"), where)
     insecure = cluster.get("insecure-skip-tls-verify") is True
-    tls = None
+    name = _text(cluster, "tls-server-name")
+    tls, trust, headers = None, Trust(), dict[str, str]()
     if server.startswith("https://"):
-        authority = _data(cluster, "certificate-authority", context.cluster_folder, where)
-        tls = _tls(authority, certificate, key, verify=not insecure, where=where)
+        # As with kubectl, nobody logs in where all can listen.
+        told = _told(context)
+        user = context.user
+        trust = Trust(
+            authority=_data(cluster, "certificate-authority", context.cluster_folder, where),
+            certificate=told.certificate
+            or _data(user, "client-certificate", context.user_folder, where),
+            key=told.key or _data(user, "client-key", context.user_folder, where),
+            verify=not insecure,
+            name=name,
+        )
+        tls = tls_context(trust, where)
+        has_certificate = bool(trust.certificate)
+        headers = _headers(context, told.token, where, has_certificate=has_certificate)
     return Credentials(
         server=server,
         tls=tls,
-        headers=_headers(context, told.token, where, has_certificate=bool(certificate)),
+        headers=headers,
         proxy=_text(cluster, "proxy-url") or proxy_for(server),
-        server_name=_text(cluster, "tls-server-name") or None,
+        server_name=name or None,
         namespace=context.namespace,
         origin=where,
         insecure=insecure,
+        material=trust.digest(),
     )
+
+
+def _told(context: Context) -> exec_plugin.Told:
+    """Ask the credential plugin, where there is one."""
+    entry = context.user.get("exec")
+    if not isinstance(entry, dict):
+        return exec_plugin.Told()
+    return exec_plugin.ask(entry, context.user_folder, context.cluster)
+
+
+def _server(text: str, where: str) -> str:
+    """Take a server's URL, if it is one that is only an address."""
+    try:
+        url = urlsplit(text.strip())
+        whole = bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        whole = False
+    if not whole or url.scheme not in {"https", "http"} or not text.isascii():
+        raise UsageError(f"{where} has no server with an https:// URL", "mend the kubeconfig")
+    if "@" in url.netloc or url.query or url.fragment:
+        # It may be a password: it is not repeated.
+        raise UsageError(f"{where} has a server with more than an address", "mend the kubeconfig")
+    return url.geturl().rstrip("/")
 
 
 def _headers(context: Context, token: str, where: str, *, has_certificate: bool) -> dict[str, str]:
@@ -145,14 +194,33 @@ def _headers(context: Context, token: str, where: str, *, has_certificate: bool)
             " auth-provider)",
             "use a token, a certificate or a credential plugin",
         )
-    if _text(user, "as"):
-        headers["Impersonate-User"] = _text(user, "as")
+    return headers | _impersonation(user, where)
+
+
+def _impersonation(user: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Act as another user, where the kubeconfig says so.
+
+    What can't be obeyed is refused: without it we might have more rights than were meant.
+    """
+    if any(user.get(name) for name in ("as-groups", "as-user-extra")):
+        raise UsageError(
+            f"{where} acts as another user with groups or extras of its own, which is not known"
+            " here",
+            "use a context without as-groups and as-user-extra",
+        )
+    headers = {}
+    for name, header in (("as", "Impersonate-User"), ("as-uid", "Impersonate-Uid")):
+        text = _text(user, name)
+        if text and not (text.isascii() and text.isprintable()):
+            raise UsageError(f"{where}: its {name!r} is no name", "mend the kubeconfig")
+        if text:
+            headers[header] = text
     return headers
 
 
 def _token(data: bytes, where: str) -> str:
     text = data.decode(errors="replace").strip()
-    if not text or not text.isascii() or not text.isprintable():
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise UsageError(f"{where} holds no token", "log in again")
     return text
 
@@ -162,54 +230,12 @@ def _data(entry: Mapping[str, Any], name: str, folder: Path, where: str) -> byte
     inline, path = _text(entry, f"{name}-data"), _text(entry, name)
     if inline:
         try:
-            return base64.b64decode(inline, validate=True)
+            return base64.b64decode("".join(inline.split()), validate=True)
         except (binascii.Error, ValueError):
             pass
         # The text is a secret, and the library's error would hold it.
         raise UsageError(f"{where}: {name}-data is no base64", "mend the kubeconfig")
     return read_private(folder / path, limit=_LIMIT) if path else b""
-
-
-def _tls(
-    authority: bytes, certificate: bytes, key: bytes, *, verify: bool, where: str
-) -> ssl.SSLContext:
-    if bool(certificate) != bool(key):
-        raise UsageError(f"{where} has a client certificate without its key, or a key alone")
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    reason = ""
-    try:
-        if authority:
-            context = _trusting(authority, context)
-        if certificate:
-            _show(context, certificate, key)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or type(error).__name__
-    if reason:
-        raise UsageError(f"{where}: its certificates can't be used: {reason}")
-    return context
-
-
-def _trusting(authority: bytes, default: ssl.SSLContext) -> ssl.SSLContext:
-    """Trust that authority and no other, as kubectl does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = default.minimum_version
-    context.check_hostname = default.check_hostname
-    context.verify_mode = default.verify_mode
-    context.load_verify_locations(cadata=authority.decode("ascii"))
-    return context
-
-
-def _show(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    fd = os.memfd_create("backstay", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, certificate.rstrip() + b"\n" + key.rstrip() + b"\n")
-        context.load_cert_chain(f"/proc/self/fd/{fd}", password="")
-    finally:
-        os.close(fd)
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

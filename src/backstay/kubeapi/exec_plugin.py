@@ -6,7 +6,9 @@ Source: client.authentication.k8s.io/v1, ExecCredential.
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,12 +36,13 @@ class Told:
     key: bytes = field(default=b"", repr=False)
 
 
-def ask(entry: Mapping[str, Any], folder: Path) -> Told:
-    """Run a plugin.
+def ask(entry: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) -> Told:
+    """Run a plugin. It may talk to the user at the terminal, where there is one.
 
     Args:
         entry: `exec` of a user.
         folder: of the kubeconfig.
+        cluster: the entry of the cluster, of which some plugins want to know.
 
     Raises:
         UsageError: the entry makes no sense, or the program is not there.
@@ -49,14 +52,16 @@ def ask(entry: Mapping[str, Any], folder: Path) -> Told:
     if version not in _VERSIONS:
         raise UsageError(f"the kubeconfig's credential plugin is of {version!r}", "update it")
     command = [_program(entry, folder), *_texts(entry.get("args"))]
-    info = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
-    environment = {**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(info), **_variables(entry)}
     name = Path(command[0]).name
+    interactive = _interactive(entry, name)
+    spec = {"interactive": interactive, **_described(entry, cluster)}
+    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
+    environment = {**os.environ, **_variables(entry), "KUBERNETES_EXEC_INFO": json.dumps(info)}
     try:
         done = subprocess.run(
             command,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=None if interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             timeout=_PATIENCE,
             check=False,
@@ -65,12 +70,40 @@ def ask(entry: Mapping[str, Any], folder: Path) -> Told:
         hint = str(entry.get("installHint") or "install it, or put it on PATH")[:300]
         raise UsageError(f"the kubeconfig's credential plugin {name} is not there", hint) from error
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
-        raise KubeError(f"the credential plugin {name} failed: {type(error).__name__}") from None
+        # What TimeoutExpired says holds the arguments.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise KubeError(f"the credential plugin {name} failed: {reason}") from None
     if done.returncode != 0:
         raise KubeError(
             f"the credential plugin {name} ended with {done.returncode}", "log in again with it"
         )
     return _read(done.stdout[:_LIMIT], name)
+
+
+def _interactive(entry: Mapping[str, Any], name: str) -> bool:
+    """Whether it may ask the user something."""
+    mode = entry.get("interactiveMode", "IfAvailable")
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    if mode == "Always" and not terminal:
+        raise UsageError(
+            f"the credential plugin {name} wants to talk to somebody, and there is no terminal",
+            "log in with it first, or use another context",
+        )
+    return terminal and mode != "Never"
+
+
+def _described(entry: Mapping[str, Any], cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """Tell about the cluster, to a plugin that asks for that."""
+    if entry.get("provideClusterInfo") is not True:
+        return {}
+    names = (
+        "server",
+        "tls-server-name",
+        "insecure-skip-tls-verify",
+        "certificate-authority-data",
+        "proxy-url",
+    )
+    return {"cluster": {name: cluster[name] for name in names if cluster.get(name)}}
 
 
 def _program(entry: Mapping[str, Any], folder: Path) -> str:
@@ -95,10 +128,9 @@ def _variables(entry: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read(data: bytes, name: str) -> Told:
-    try:
+    status = None
+    with suppress(ValueError, AttributeError, RecursionError):
         status = json.loads(data).get("status")
-    except (ValueError, AttributeError, RecursionError):
-        status = None
     if not isinstance(status, dict):
         raise KubeError(f"the credential plugin {name} did not say who we are")
     token, certificate, key = (

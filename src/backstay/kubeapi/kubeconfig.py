@@ -29,6 +29,7 @@ class Context:
 
     Attributes:
         name: of the context.
+        file: where it stands.
         namespace: that it names; empty where it names none.
         cluster: the entry of its cluster.
         user: the entry of its user.
@@ -37,6 +38,7 @@ class Context:
     """
 
     name: str
+    file: Path
     namespace: str
     cluster: Mapping[str, Any] = field(repr=False)
     user: Mapping[str, Any] = field(repr=False)
@@ -51,7 +53,7 @@ def find_files(named: Path | None) -> tuple[Path, ...]:
         UsageError: the one that is named is not there.
     """
     if named is not None:
-        if not named.is_file():
+        if not named.exists() or named.is_dir():
             raise UsageError(f"there is no kubeconfig {named}", "look at --kubeconfig")
         return (named,)
     listed = os.environ.get("KUBECONFIG", "")
@@ -83,7 +85,7 @@ def read_context(files: tuple[Path, ...], wanted: str | None) -> Context:
     if entry is None:
         there = ", ".join(_names(documents, "contexts")[:_SHOWN]) or "none"
         raise UsageError(f"{names} has no context {name[:100]!r}", f"there are: {there}")
-    _, context = entry
+    file, context = entry
     cluster = _entry(documents, "clusters", "cluster", _text(context, "cluster"))
     if cluster is None:
         raise UsageError(f"{names}: context {name[:100]!r} names no cluster that is there")
@@ -92,6 +94,7 @@ def read_context(files: tuple[Path, ...], wanted: str | None) -> Context:
         user = (cluster[0], {})
     return Context(
         name=name,
+        file=file,
         namespace=_text(context, "namespace"),
         cluster=cluster[1],
         user=user[1],
@@ -104,7 +107,7 @@ def _document(path: Path) -> Mapping[str, Any]:
     data = read_private(path, limit=_LIMIT)
     try:
         document = YAML(typ="safe", pure=True).load(data.decode())
-    except (YAMLError, ValueError, RecursionError):
+    except (YAMLError, ValueError, TypeError, AttributeError, RecursionError):
         # What the parser says may quote a token.
         document = False
     if document is None:

@@ -8,8 +8,6 @@ import ipaddress
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
-_LOCAL = {"localhost", "127.0.0.1", "::1"}
-
 
 def proxy_for(server: str) -> str | None:
     """Find the proxy for a server's URL; None where there is none."""
@@ -17,12 +15,19 @@ def proxy_for(server: str) -> str | None:
     host = (parts.hostname or "").lower()
     proxies = getproxies_environment()
     url = proxies.get(parts.scheme)
-    if not url or host in _LOCAL:
+    if not url or _is_local(host):
         return None
     excepted = [part.strip().lower() for part in proxies.get("no", "").split(",")]
     if any(_covers(part, host, parts.port) for part in excepted if part):
         return None
     return url if "://" in url else f"http://{url}"
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _covers(part: str, host: str, port: int | None) -> bool:
