@@ -3,12 +3,10 @@
 What it takes is the right to `exec`, nothing else: no certificate leaves the pod. What it costs is
 room for one copy of the database on the member's own volume, which is looked at first.
 
-The stream has no checksum of its own. What tells a whole one is the SHA-256 that etcd puts at the
-end of each snapshot, the size that the pod told before, and the exit code of the command.
+What is run there is in `pod_script`, what comes out in `pod_stream`. Here is who is asked, and who
+next: as `client.health` and `client.snapshot` do it for those that can be reached.
 """
 
-import hashlib
-import re
 import secrets
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from backstay.client.answer import Status
 from backstay.client.endpoint import Endpoint
 from backstay.client.health import Choice, MemberHealth, choose
-from backstay.client.snapshot import MAX_SIZE, ROUNDS, TRAILER, Received, Sink
+from backstay.client.snapshot import MAX_SIZE, ROUNDS, Received, Sink
 from backstay.client.text import one_line
 from backstay.errors import (
     BackstayError,
@@ -33,6 +31,7 @@ from backstay.kinds.hosted import pod_script
 from backstay.kinds.hosted.cluster import Hosted, Shard
 from backstay.kinds.hosted.member import parse_status, pod_endpoint
 from backstay.kinds.hosted.pod_script import Looked, PodPaths, parse_look
+from backstay.kinds.hosted.pod_stream import Coming
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.exec import Completed, execute, tail
 from backstay.report import Report
@@ -43,10 +42,8 @@ STALL = 180.0
 _LOOK_STALL = 30.0
 #: Bytes that must stay free beside a copy of the database, which grows meanwhile.
 _MARGIN = 64 << 20
-#: Bytes of what a pod prints before the snapshot, and of what it says of itself.
-_MAX_HEAD = 64 << 10
-#: What is handed on at once.
-_CHUNK = 1 << 20
+#: Bytes of what a pod says of itself.
+_MAX_LOOK = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +154,7 @@ class ExecSource:
         printed = bytearray()
 
         def keep(data: bytes) -> None:
-            printed.extend(data[: _MAX_HEAD - len(printed)])
+            printed.extend(data[: _MAX_LOOK - len(printed)])
 
         try:
             done = self._run(pod, pod_script.look(self._paths), keep, stall=_LOOK_STALL)
@@ -196,7 +193,7 @@ class ExecSource:
             def begin(size: int) -> Callable[[int], None]:
                 return stack.enter_context(report.task(f"snapshot from pod {pod}", size))
 
-            coming = _Coming(pod, source, sink, begin, self._max_size)
+            coming = Coming(pod, source, sink, begin, self._max_size)
             done = self._run(pod, script, coming.take, stall=self._stall)
             if done.exit_code:
                 raise _failed(f"the snapshot in pod {pod}", done)
@@ -210,97 +207,6 @@ class ExecSource:
             seconds=time.monotonic() - began,
             attempts=attempt,
         )
-
-
-class _Coming:
-    """What comes out of a pod: two lines, and then a snapshot; compared with what they promise."""
-
-    def __init__(
-        self,
-        pod: str,
-        source: Status,
-        sink: Sink,
-        begin: Callable[[int], Callable[[int], None]],
-        max_size: int,
-    ) -> None:
-        self._pod = pod
-        self._sink = sink
-        self._begin = begin
-        self._max_size = max_size
-        self._head = b""
-        self._parts: list[bytes] = []
-        self._waiting = 0
-        self._came = 0
-        self._trailer = b""
-        self._advance: Callable[[int], None] | None = None
-        self.source = source
-        self.size = 0
-        self.db = hashlib.sha256()
-        self.whole = hashlib.sha256()
-
-    def take(self, data: bytes) -> None:
-        """Take what comes next.
-
-        Raises:
-            StreamError: it is not what was promised.
-        """
-        if self._advance is None:
-            self._head += data
-            lines = self._head.split(b"\n", 2)
-            if len(lines) < 3:
-                if len(self._head) > _MAX_HEAD:
-                    raise self._broken("begins with something else")
-                return
-            self._promise(lines[0], lines[1])
-            data, self._head = lines[2], b""
-        self._came += len(data)
-        if self._came > self.size:
-            raise self._broken(f"has more than the {self.size} bytes that were promised")
-        self._parts.append(data)
-        self._waiting += len(data)
-        if self._waiting >= _CHUNK:
-            self._hand_on()
-
-    def finish(self) -> None:
-        """Judge the end.
-
-        Raises:
-            StreamError: it is not the end, or not what the member read.
-        """
-        self._hand_on()
-        if self._advance is None or self._came != self.size:
-            raise self._broken(f"ended after {self._came} of {self.size} bytes")
-        if self._trailer != self.db.digest():
-            raise self._broken("does not match the SHA-256 at its end")
-
-    def _promise(self, status: bytes, size: bytes) -> None:
-        text = status.decode(errors="replace")
-        before, self.source = self.source, parse_status(text, self.source.endpoint)
-        if self.source.header.member_id != before.header.member_id:
-            raise self._broken("is of another member than the one that was chosen")
-        if not re.fullmatch(rb"[0-9]{1,15}", size):
-            raise self._broken("comes without its size")
-        self.size = int(size)
-        if self.size <= TRAILER:
-            raise self._broken(f"has just {self.size} bytes")
-        if self.size > self._max_size:
-            raise self._broken(f"has {self.size} bytes, more than the {self._max_size} allowed")
-        self._advance = self._begin(self.size)
-
-    def _hand_on(self) -> None:
-        if self._advance is None or not self._waiting:
-            return
-        data = b"".join(self._parts)
-        of_db = max(self.size - TRAILER - (self._came - len(data)), 0)
-        self.db.update(data[:of_db])
-        self._trailer += data[of_db:]
-        self.whole.update(data)
-        self._sink.write(data)
-        self._advance(len(data))
-        self._parts, self._waiting = [], 0
-
-    def _broken(self, how: str) -> StreamError:
-        return StreamError(f"the snapshot from pod {self._pod} {how}", "take it again")
 
 
 def _failed(what: str, done: Completed) -> EtcdError:

@@ -25,6 +25,7 @@ from backstay.errors import (
     FormatError,
     KubeError,
     KubeForbiddenError,
+    KubeNotFoundError,
     UsageError,
 )
 from backstay.flows.source import Source
@@ -178,7 +179,7 @@ def _named(wanted: str) -> Transport:
 def _automatic(api: Api, hosted: Hosted, clock: Clock, network: Network) -> Way:
     try:
         tls = client_tls(api, hosted, clock.now())
-    except (KubeForbiddenError, FormatError) as error:
+    except (KubeForbiddenError, KubeNotFoundError, FormatError) as error:
         return Way(Transport.EXEC, f"the client's certificate can't be had: {error.what}")
     reasons = []
     for transport in (Transport.DIRECT, Transport.PORT_FORWARD):
