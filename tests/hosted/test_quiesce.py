@@ -97,20 +97,11 @@ def test_promise_3_a_value_that_does_not_pause_comes_back_too(bench, own):
 
 def test_a_writer_that_does_not_exist_or_has_no_replicas_is_nothing_wrong(tmp_path, etcd):
     with Bench.start(tmp_path, etcd, oauth=False) as bench:
-        bench.operator.deaf = True
-        bench.kube.patch(
-            DEPLOYMENTS, "openshift-apiserver", {"spec": {"replicas": 0}}, bench.inside
-        )
-        bench.settle()
-        bench.operator.deaf = False
-        bench.operator.replicas = 3
+        # Else its operator would put the replicas back.
         bench.kube.patch(HOSTED_CLUSTERS, "blue", {"spec": {"pausedUntil": "true"}}, "clusters")
         bench.settle()
-        bench.operator.deaf = True
-        bench.kube.patch(
-            DEPLOYMENTS, "openshift-apiserver", {"spec": {"replicas": 0}}, bench.inside
-        )
-        bench.operator.deaf = False
+        none = {"spec": {"replicas": 0}}
+        bench.kube.patch(DEPLOYMENTS, "openshift-apiserver", none, bench.inside)
         bench.settle()
         before = bench.state()
         with bench.quiesce() as quiesce:
@@ -131,8 +122,8 @@ def test_it_waits_for_pods_that_leave_slowly(bench):
 def test_promise_3_pods_that_never_leave_put_it_back(bench):
     bench.operator.keeps_pods = True
     before = bench.state()
-    with pytest.raises(QuiesceError, match=r"did not leave in 1\.5 s: .*apiserver"):
-        bench.quiesce(timeout=1.5).__enter__()
+    with pytest.raises(QuiesceError, match=r"did not leave in 5 s: .*apiserver"):
+        bench.quiesce(timeout=5).__enter__()
     assert bench.state() == before
 
 
@@ -165,7 +156,7 @@ def test_promise_3_a_writer_that_goes_on_is_named_by_its_place_alone(bench):
     before = bench.state()
     try:
         with pytest.raises(QuiesceError) as caught:
-            bench.quiesce(timeout=2).__enter__()
+            bench.quiesce(timeout=5).__enter__()
     finally:
         stop.set()
         thread.join()
@@ -194,7 +185,7 @@ def test_two_at_once_the_second_is_refused_and_changes_nothing(bench):
 
 def test_a_run_that_died_is_put_back_by_the_next_one(bench):
     before = bench.state()
-    dead = bench.quiesce(run="dead", pause=1)
+    dead = bench.quiesce(run="dead", pause=2)
     dead.__enter__()
     dead._keeper._stop.set()  # as a kill would
     process.wait_until(lambda: set(bench.replicas().values()) == {3})
@@ -218,7 +209,7 @@ def test_the_pause_is_renewed_while_we_live(bench):
 
 def test_a_lapse_during_the_snapshot_is_told(bench):
     before = bench.state()
-    with bench.quiesce(pause=1) as quiesce:
+    with bench.quiesce(pause=2) as quiesce:
         bench.kube.deny("patch", HOSTED_CLUSTERS)
         process.wait_until(lambda: set(bench.replicas().values()) == {3})
         bench.kube.allow()
