@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from ruamel.yaml import YAML
 
 from backstay.errors import FormatError, RefusedError
+from backstay.kinds.hosted import encryption_block
 from backstay.kinds.hosted.documents import parse_documents
 from backstay.kinds.hosted.encryption_block import Needs, keys_of
 from backstay.kinds.hosted.render import Plan, Prepared, prepare
@@ -374,6 +375,7 @@ def refused(text: str, word: str, **more) -> Prepared:
     with pytest.raises(RefusedError, match="would not restore") as caught:
         prepared.check()
     assert "--force" not in str(caught.value)
+    assert not any(warning.startswith("forced") for warning in prepared.warnings)
     return prepared
 
 
@@ -494,6 +496,28 @@ def test_a_signing_key_that_was_taken_over_must_be_there():
     )
     there = made(secret + text_of(AWS), saved=other, take_saved=True)
     assert not any("'sa-signer'" in warning for warning in there.warnings)
+
+
+def test_what_was_written_is_read_back(monkeypatch):
+    # A defect of ours, the one that the manual procedure warns of: base64 of base64.
+    monkeypatch.setattr(
+        encryption_block, "_encode", lambda raw: base64.b64encode(base64.b64encode(raw)).decode()
+    )
+    refused(text_of(AWS), "do not hold the keys")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [
+        ("spec:\n  arch:", "spec:\n  pausedUntil: soon\n  arch:", "NodePool clusters/blue-eu"),
+        ("  infraID: blue-x7k2p", "  infraID: Blue", "HostedCluster clusters/blue: spec.infraID"),
+        ("type: PersistentVolume", "type: EmptyDir", "PersistentVolume"),
+        ("    type: aescbc", "    type: aescbc\n  pausedUntil: '2026-01-01T00:00:00'", "RFC 3339"),
+    ],
+)
+def test_what_the_api_server_would_refuse_is_refused(before, after, word):
+    assert before in text_of(AWS)
+    refused(text_of(AWS).replace(before, after), word)
 
 
 def test_all_refusals_are_told_at_once():

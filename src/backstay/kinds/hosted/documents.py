@@ -114,9 +114,7 @@ class Documents:
         body = dump(document)
         new = Part("---\n", body, "", load(body))
         index = self._parts.index(part)
-        if index:
-            self._parts[index - 1].end_line()
-        elif not part.explicit:
+        if index == 0 and not part.explicit:
             # A text may begin without `---`; what follows another document may not.
             new.head, part.head = part.head, "---\n"
         self._parts.insert(index, new)

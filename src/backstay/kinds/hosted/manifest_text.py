@@ -86,13 +86,6 @@ class Part:
             made = made.replace("\n", "\r\n")
         return self.head + made + self.tail
 
-    def end_line(self) -> None:
-        """See to it that what follows begins a line."""
-        name = "tail" if self.tail else "body" if self.body else "head"
-        text = getattr(self, name)
-        if text and not text.endswith("\n"):
-            setattr(self, name, text + "\n")
-
 
 def read_parts(data: bytes | str, name: str) -> list[Part]:
     """Read a text into its documents.
