@@ -34,7 +34,7 @@ def staged(tmp_path_factory):
     with kube.real_snapshot(NAME) as snapshot:
         with (folder / "snapshot.db").open("wb") as file:
             exported = export(snapshot, file, BUMP)
-        expected = expect(snapshot, exported, configuration())
+        expected = expect(snapshot, exported.revision, configuration())
     with https_files(folder) as (url, ca):
         yield f"{url}/snapshot.db", ca, expected
 

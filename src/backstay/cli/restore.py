@@ -8,6 +8,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.connect import subject_of
+from backstay.cli.restore_hosted import hosted
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
@@ -15,6 +16,9 @@ from backstay.cli.values import FilePath
 @click.group()
 def command() -> None:
     """Restore a backup."""
+
+
+command.add_command(hosted)
 
 
 @command.command("etcd")

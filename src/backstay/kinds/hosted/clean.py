@@ -49,7 +49,8 @@ def clean(document: Mapping[str, Any]) -> Object:
 
     That is: uid, versions, times, owners, managedFields, status, finalizers of HyperShift, what
     kubectl remembers (it repeats the whole object, a Secret's data too), our annotations; and where
-    these say that we have paused it, `spec.pausedUntil` becomes again what the user had.
+    these say that we have paused it, `spec.pausedUntil` becomes again what the user had. A URL that
+    the cluster itself was once restored from goes too: it opened data, and leads nowhere by now.
 
     Args:
         document: an object of the API.
@@ -63,6 +64,7 @@ def clean(document: Mapping[str, Any]) -> Object:
     if not isinstance(metadata, dict):
         return copied
     _unpause(copied)
+    _forget_restore(copied)
     for name in _OF_SERVERS:
         metadata.pop(name, None)
     annotations = metadata.get("annotations")
@@ -141,6 +143,14 @@ def _copy(value: Any, depth: int) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     raise FormatError("an object of the cluster has in it what is no JSON")
+
+
+def _forget_restore(document: Object) -> None:
+    spec = document.get("spec")
+    for name in ("etcd", "managed", "storage"):
+        spec = spec.get(name) if isinstance(spec, dict) else None
+    if isinstance(spec, dict):
+        spec.pop("restoreSnapshotURL", None)
 
 
 def _unpause(document: Object) -> None:

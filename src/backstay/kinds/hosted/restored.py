@@ -19,7 +19,6 @@ from backstay.errors import KubeError
 from backstay.kinds.hosted.canary import Canary, ask_canaries, pick
 from backstay.kubeapi.api import Api
 from backstay.kubedata.encryption import EncryptionConfiguration
-from backstay.mvcc.export import Exported
 from backstay.mvcc.live import count_live
 from backstay.mvcc.snapshot import Snapshot
 from backstay.report import Check, Report, Verdict
@@ -44,20 +43,20 @@ class Expected:
 
 
 def expect(
-    snapshot: Snapshot, exported: Exported, configuration: EncryptionConfiguration | None
+    snapshot: Snapshot, revision: int, configuration: EncryptionConfiguration | None
 ) -> Expected:
     """Work out from a snapshot what a cluster restored from it must be like.
 
     Args:
         snapshot: the backup's.
-        exported: what was put into the staging place.
+        revision: of what was put into the staging place: the snapshot's, raised.
         configuration: the keys that open the snapshot; None where nothing is encrypted.
 
     Raises:
         DamagedError: the snapshot is damaged.
     """
     return Expected(
-        revision=exported.revision,
+        revision=revision,
         keys=count_live(snapshot),
         canaries=pick(snapshot, configuration),
     )
