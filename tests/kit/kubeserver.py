@@ -5,51 +5,48 @@
         api = connect(kube.kubeconfig, None)
         kube.deny("get", SECRETS)                 # 403, and "no" to an access review
         kube.actor(operator)                      # called in a thread whenever something changed
-        kube.on_request = lambda number, seen: ...   # before each request is served
+        kube.only([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}])   # RBAC
+    kube.fail(503, verb="get", times=2)       # instead of an answer
+    kube.on_request = lambda number, seen: ...   # before each request is served; what it raises is
+                                              # the answer (HangUpError: none, and nothing is done)
         kube.streams = Streams()                  # tests/kit/kubestreams.py: exec, port-forward
 
-kmock parses requests and answers discovery. Here are uids, resource versions and the conflicts
-that come of them, generations, merge patches, selectors, pages, access reviews, finalizers, logs.
+kmock answers discovery and whatever is no object. Here are uids, resource versions and the
+conflicts that come of them, generations, merge patches, selectors, pages, access reviews,
+finalizers, logs. Not here: watches, defaults, strategic merge patches, the collection of garbage.
 """
 
 import asyncio
 import base64
-import copy
-import datetime as dt
-import itertools
 import json
+import re
 import ssl
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from kmock import KubernetesScaffold
 
-from backstay.kubeapi import resource as resources
 from backstay.kubeapi.resource import Resource
 from kit.certificates import Authority
-from kit.crd import violations
+from kit.kubeobjects import CLUSTER_WIDE, KNOWN, WITH_STATUS, Object, Objects, RefusedError
 
-Object = dict[str, Any]
+__all__ = ["HangUpError", "KubeServer", "RefusedError", "Seen"]
 TOKEN = "sha256~a-token-that-must-never-be-seen"
 
-KNOWN = {
-    (it.group, it.plural): it for it in vars(resources).values() if isinstance(it, Resource)
-} | {
-    ("networking.k8s.io", "networkpolicies"): Resource(
-        "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"
-    ),
-}
 _KINDS = {(it.api_version, it.kind): it for it in KNOWN.values()}
-_CLUSTER_WIDE = {"namespaces", "selfsubjectaccessreviews"}
 #: A WebSocket is opened by a GET, and is authorized as `get`; SPDY's POST, and clusters since
-#: Kubernetes 1.35 for both, as `create`.
+#: Kubernetes 1.35 for both, as `create`. So the roles that are shipped have both verbs.
 _STREAMS = ("exec", "portforward")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_SELECTOR = re.compile(r"\s*(!?[\w./-]+)\s*(?:(==?|!=)\s*([\w.-]*)|(in|notin)\s*\(([^)]*)\))?\s*")
+_MAX_BODY = 3 << 20
+MERGE_PATCH = "application/merge-patch+json"
 
 
 @dataclass(frozen=True)
@@ -66,154 +63,13 @@ class Seen:
     name: str
     params: tuple[tuple[str, str], ...] = ()
 
-
-class RefusedError(Exception):
-    """What the API answers where it does not do it."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+    def namespace_of(self, resource: Resource) -> str:
+        """Where its object lies."""
+        return "" if resource.plural in CLUSTER_WIDE else self.namespace
 
 
-class Objects:
-    """All objects, and the rules of storing them. Used by several threads."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.changes = 0
-        self._found: dict[tuple[Resource, str, str], Object] = {}
-        self._versions = itertools.count(1000)
-
-    def get(self, resource: Resource, namespace: str, name: str) -> Object:
-        with self.lock:
-            found = self._found.get((resource, namespace, name))
-            if found is None:
-                raise RefusedError(404, "NotFound", f'{resource.title} "{name}" not found')
-            return copy.deepcopy(found)
-
-    def list(self, resource: Resource, namespace: str) -> list[Object]:
-        with self.lock:
-            return [
-                copy.deepcopy(found)
-                for (kind, where, _), found in sorted(self._found.items(), key=lambda i: i[0][1:])
-                if kind == resource and namespace in ("", where)
-            ]
-
-    def create(self, resource: Resource, namespace: str, document: Object) -> Object:
-        name = (document.get("metadata") or {}).get("name")
-        if not isinstance(name, str) or not name:
-            raise RefusedError(422, "Invalid", "metadata.name: Required value")
-        with self.lock:
-            if (resource, namespace, name) in self._found:
-                raise RefusedError(
-                    409, "AlreadyExists", f'{resource.title} "{name}" already exists'
-                )
-            made = copy.deepcopy(document)
-            made.setdefault("apiVersion", resource.api_version)
-            made.setdefault("kind", resource.kind)
-            metadata = made["metadata"]
-            if resource.plural not in _CLUSTER_WIDE:
-                metadata["namespace"] = namespace
-            if "stringData" in made and resource.kind == "Secret":
-                text = made.pop("stringData")
-                encoded = {k: base64.b64encode(v.encode()).decode() for k, v in text.items()}
-                made["data"] = {**made.get("data", {}), **encoded}
-            self._check(made, None)
-            now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now, "generation": 1}
-            return self._store(resource, namespace, name, made)
-
-    def patch(
-        self, resource: Resource, namespace: str, name: str, changes: Object, subresource: str = ""
-    ) -> Object:
-        with self.lock:
-            old = self.get(resource, namespace, name)
-            version = (changes.get("metadata") or {}).get("resourceVersion")
-            if version is not None and version != old["metadata"]["resourceVersion"]:
-                raise RefusedError(
-                    409,
-                    "Conflict",
-                    f'Operation cannot be fulfilled on {resource.title} "{name}": the object has'
-                    " been modified; please apply your changes to the latest version",
-                )
-            new = merged(old, changes)
-            if subresource == "status":
-                new = {**old, "status": new.get("status")}
-            for field in ("uid", "creationTimestamp", "name", "namespace", "generation"):
-                if field in old["metadata"]:
-                    new["metadata"][field] = old["metadata"][field]
-            self._check(new, old)
-            if new == old:
-                return old
-            if new.get("spec") != old.get("spec"):
-                new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
-            gone = new["metadata"].get("deletionTimestamp") and not new["metadata"].get(
-                "finalizers"
-            )
-            if gone:
-                return self._drop(resource, namespace, name)
-            return self._store(resource, namespace, name, new)
-
-    def delete(self, resource: Resource, namespace: str, name: str, uid: str = "") -> Object:
-        with self.lock:
-            old = self.get(resource, namespace, name)
-            if uid and uid != old["metadata"]["uid"]:
-                raise RefusedError(409, "Conflict", "the UID in the precondition does not match")
-            if old["metadata"].get("finalizers"):
-                now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-                return self._store(
-                    resource, namespace, name, merged(old, {"metadata": {"deletionTimestamp": now}})
-                )
-            return self._drop(resource, namespace, name)
-
-    def put(self, resource: Resource, namespace: str, document: Object) -> Object:
-        """Create or replace, status and all, as a test wants it."""
-        with self.lock:
-            name = document["metadata"]["name"]
-            try:
-                old = self.get(resource, namespace, name)
-            except RefusedError:
-                return self.create(resource, namespace, document)
-            new = copy.deepcopy(document)
-            new["metadata"] = {**old["metadata"], **new["metadata"]}
-            return self._store(resource, namespace, name, new)
-
-    def _check(self, new: Object, old: Object | None) -> None:
-        wrong = violations(new["kind"], new, old)
-        if wrong:
-            name = new["metadata"]["name"]
-            raise RefusedError(
-                422, "Invalid", f'{new["kind"]} "{name}" is invalid: {"; ".join(wrong)}'
-            )
-
-    def _store(self, resource: Resource, namespace: str, name: str, made: Object) -> Object:
-        made["metadata"]["resourceVersion"] = str(next(self._versions))
-        self._found[resource, namespace, name] = made
-        self._tell()
-        return copy.deepcopy(made)
-
-    def _drop(self, resource: Resource, namespace: str, name: str) -> Object:
-        gone = self._found.pop((resource, namespace, name))
-        self._tell()
-        return gone
-
-    def _tell(self) -> None:
-        self.changes += 1
-        self.changed.notify_all()
-
-
-def merged(old: Any, changes: Any) -> Any:
-    """Apply a JSON merge patch (RFC 7386)."""
-    if not isinstance(changes, dict):
-        return copy.deepcopy(changes)
-    new = dict(old) if isinstance(old, dict) else {}
-    for key, value in changes.items():
-        if value is None:
-            new.pop(key, None)
-        else:
-            new[key] = merged(new.get(key), value)
-    return new
+class HangUpError(Exception):
+    """Raised by `on_request` or `after_request`: the connection breaks, and there is no answer."""
 
 
 class _Handler(KubernetesScaffold):
@@ -222,33 +78,36 @@ class _Handler(KubernetesScaffold):
     async def __call__(self, raw_request):
         kube = self.kube
         seen = seen_of(raw_request)
-        if raw_request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        if raw_request.headers.get("Authorization") != f"Bearer {kube.token}":
+            kube.strangers += 1
             return status(401, "Unauthorized", "Unauthorized")
         with kube.lock:
             kube.requests.append(seen)
             number = len(kube.requests)
-        if kube.on_request is not None:
-            await asyncio.to_thread(kube.on_request, number, seen)
         try:
-            return await self._answer(kube, seen, raw_request)
-        except RefusedError as error:
-            return status(error.code, error.reason, error.message)
-        finally:
-            if kube.after_request is not None:
-                await asyncio.to_thread(kube.after_request, number, seen)
+            if kube.on_request is not None:
+                await asyncio.to_thread(kube.on_request, number, seen)
+            try:
+                return await self._answer(kube, seen, raw_request)
+            except RefusedError as error:
+                return status(error.code, error.reason, error.message)
+            finally:
+                if kube.after_request is not None:
+                    await asyncio.to_thread(kube.after_request, number, seen)
+        except HangUpError:
+            if raw_request.transport is not None:
+                raw_request.transport.abort()
+            raise asyncio.CancelledError from None
 
     async def _answer(self, kube, seen, raw_request):
+        failure = kube._failure(seen)
+        if failure is not None:
+            return failure
         resource = KNOWN.get((seen.group, seen.resource))
         if resource is None:
             return await super().__call__(raw_request)
-        if kube.is_denied(seen.verb, resource, seen.subresource):
-            what = f"{seen.resource}/{seen.subresource}" if seen.subresource else seen.resource
-            raise RefusedError(
-                403,
-                "Forbidden",
-                f'{what} "{seen.name}" is forbidden: User "backstay" cannot {seen.verb} resource'
-                f' "{what}" in API group "{seen.group}" in the namespace "{seen.namespace}"',
-            )
+        if kube.is_denied(seen.verb, resource, seen.subresource, seen.namespace, seen.name):
+            raise _forbidden(seen)
         if seen.subresource in _STREAMS:
             if kube.streams is None:
                 raise RefusedError(501, "NotImplemented", "no kubelet is here")
@@ -256,14 +115,51 @@ class _Handler(KubernetesScaffold):
             return await stream(raw_request)
         if seen.subresource == "log":
             return await kube.log(raw_request, seen)
-        data = await raw_request.json() if await raw_request.read() else {}
+        data = await _document(raw_request)
         done = await asyncio.to_thread(kube.serve, seen, resource, data)
         return web.json_response(done, status=201 if seen.verb == "create" else 200)
 
 
+def _forbidden(seen: Seen) -> RefusedError:
+    what = f"{seen.resource}/{seen.subresource}" if seen.subresource else seen.resource
+    title = f"{seen.resource}.{seen.group}" if seen.group else seen.resource
+    where = f' in the namespace "{seen.namespace}"' if seen.namespace else " at the cluster scope"
+    return RefusedError(
+        403,
+        "Forbidden",
+        f'{title} "{seen.name}" is forbidden: User "backstay" cannot {seen.verb} resource "{what}"'
+        f' in API group "{seen.group}"{where}',
+    )
+
+
+async def _document(request: web.BaseRequest) -> Object:
+    """Read the object that a request brings."""
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise RefusedError(413, "RequestEntityTooLarge", "limit is 3145728") from None
+    if not body:
+        return {}
+    wanted = MERGE_PATCH if request.method == "PATCH" else "application/json"
+    if request.content_type != wanted:
+        raise RefusedError(
+            415,
+            "UnsupportedMediaType",
+            f"the body of the request was in an unknown format: {wanted}",
+        )
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise RefusedError(400, "BadRequest", "the object provided is unrecognized")
+    return document
+
+
 def seen_of(request: web.BaseRequest) -> Seen:
     """Take a request apart, as the authorizer of an API server does."""
-    parts = request.path.strip("/").split("/")
+    path = request.raw_path.partition("?")[0]
+    parts = [unquote(part) for part in path.strip("/").split("/")]
     group = ""
     if parts[0] == "apis" and len(parts) > 2:
         group, parts = parts[1], parts[3:]
@@ -277,13 +173,37 @@ def seen_of(request: web.BaseRequest) -> Seen:
     resource, name, subresource = (*parts, "", "", "")[:3]
     verbs = {"POST": "create", "PATCH": "patch", "PUT": "update", "DELETE": "delete"}
     verb = verbs.get(request.method, "get" if name else "list")
+    if verb in ("get", "list") and request.query.get("watch") in ("true", "1"):
+        verb = "watch"
     params = tuple(request.query.items())
-    return Seen(
-        request.method, request.path, verb, group, resource, subresource, namespace, name, params
-    )
+    return Seen(request.method, path, verb, group, resource, subresource, namespace, name, params)
 
 
-def status(code: int, reason: str, message: str) -> web.Response:
+def _matches(labels: Object, selector: str) -> bool:
+    """Whether labels are what a selector asks for."""
+    for part in re.split(r",(?![^(]*\))", selector):
+        if not part.strip():
+            continue
+        found = _SELECTOR.fullmatch(part)
+        if found is None:
+            raise RefusedError(400, "BadRequest", f"unable to parse requirement: {part}")
+        key, sign, value, word, listed = found.groups()
+        values = {each.strip() for each in (listed or "").split(",")}
+        has = labels.get(key.removeprefix("!"))
+        right = {
+            None: (has is None) if key.startswith("!") else has is not None,
+            "=": has == value,
+            "==": has == value,
+            "!=": has != value,
+            "in": has in values,
+            "notin": has not in values,
+        }[sign or word]
+        if not right:
+            return False
+    return True
+
+
+def status(code: int, reason: str, message: str, headers: Any = None) -> web.Response:
     """An answer that is a failure."""
     body = {
         "kind": "Status",
@@ -293,7 +213,7 @@ def status(code: int, reason: str, message: str) -> web.Response:
         "message": message,
         "code": code,
     }
-    return web.json_response(body, status=code)
+    return web.json_response(body, status=code, headers=headers)
 
 
 class KubeServer:
@@ -308,7 +228,14 @@ class KubeServer:
         self.streams: Any = None
         self.logs: dict[tuple[str, str, str], str] = {}
         self.url = ""
+        #: Change it, and who has the old one is a stranger.
+        self.token = TOKEN
+        self.strangers = 0
+        #: From now on no page can be continued, as after five minutes on a real server.
+        self.pages_expired = False
         self._denied: set[tuple[str, str, str]] = set()
+        self._granted: list[tuple[str, Object]] | None = None
+        self._faults: list[dict[str, Any]] = []
         self._folder = folder
         self._ending = threading.Event()
         self._actors: list[threading.Thread] = []
@@ -346,7 +273,9 @@ class KubeServer:
         context.load_cert_chain(certificate, key)
         async with _Handler() as handler:
             handler.kube = self
-            runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.2)
+            runner = web.ServerRunner(
+                web.Server(handler, request_factory=_request), shutdown_timeout=0.2
+            )
             await runner.setup()
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
             await site.start()
@@ -370,6 +299,8 @@ class KubeServer:
         """Create or replace an object, with its status, past all rules but the CRDs'."""
         resource = _KINDS[document["apiVersion"], document["kind"]]
         namespace = document["metadata"].get("namespace", "")
+        if namespace and self.get(KNOWN["", "namespaces"], namespace) is None:
+            self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         return self.objects.put(resource, namespace, document)
 
     def get(self, resource: Resource, name: str, namespace: str = "") -> Object | None:
@@ -401,9 +332,72 @@ class KubeServer:
         """Forbid nothing any more."""
         self._denied.clear()
 
-    def is_denied(self, verb: str, resource: Resource, subresource: str = "") -> bool:
+    def only(self, rules: Iterable[Object], namespace: str = "") -> None:
+        """Allow nothing but what RBAC rules grant, in a namespace or everywhere; adds to others."""
+        self._granted = (self._granted or []) + [(namespace, rule) for rule in rules]
+
+    def is_denied(
+        self,
+        verb: str,
+        resource: Resource,
+        subresource: str = "",
+        namespace: str = "",
+        name: str = "",
+    ) -> bool:
         """Whether something is forbidden."""
-        return (verb, resource.title, subresource) in self._denied
+        if (verb, resource.title, subresource) in self._denied:
+            return True
+        if self._granted is None or resource.plural == "selfsubjectaccessreviews":
+            return False
+        plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        if resource.plural == "namespaces":
+            namespace = name  # to the authorizer a namespace lies in itself
+        return not any(
+            where in ("", namespace)
+            and verb in rule["verbs"]
+            and resource.group in rule["apiGroups"]
+            and plural in rule["resources"]
+            and (not rule.get("resourceNames") or name in rule["resourceNames"])
+            for where, rule in self._granted
+        )
+
+    def fail(
+        self,
+        code: int,
+        *,
+        times: int = 1,
+        verb: str = "",
+        resource: Resource | None = None,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        """Answer so many requests with a failure, or with any body, and do nothing of theirs."""
+        self._faults.append(
+            {
+                "code": code,
+                "left": times,
+                "verb": verb,
+                "resource": resource,
+                "headers": headers,
+                "body": body,
+            }
+        )
+
+    def _failure(self, seen: Seen) -> web.Response | None:
+        for fault in self._faults:
+            about = fault["resource"]
+            if (
+                fault["left"]
+                and fault["verb"] in ("", seen.verb)
+                and (about is None or (about.group, about.plural) == (seen.group, seen.resource))
+            ):
+                fault["left"] -= 1
+                if fault["body"] is not None:
+                    return web.Response(
+                        status=fault["code"], headers=fault["headers"], body=fault["body"]
+                    )
+                return status(fault["code"], "Fault", "so it was told", fault["headers"])
+        return None
 
     def actor(self, act: Callable[["KubeServer"], object], every: float = 0.1) -> None:
         """Call a function whenever an object changed, and every so many seconds."""
@@ -432,35 +426,82 @@ class KubeServer:
         if seen.verb == "list":
             return self._page(seen, resource)
         if seen.verb == "get":
-            return self.objects.get(resource, seen.namespace, seen.name)
+            return self.objects.get(resource, seen.namespace_of(resource), seen.name)
         if seen.verb == "create":
-            return self.objects.create(resource, seen.namespace, data)
-        if seen.verb == "patch":
-            return self.objects.patch(resource, seen.namespace, seen.name, data, seen.subresource)
-        if seen.verb == "delete":
+            return self._create(seen, resource, data)
+        if seen.verb in ("patch", "update"):
+            if seen.subresource not in ("", "status"):
+                raise RefusedError(404, "NotFound", "the server could not find that subresource")
+            if not seen.subresource and resource.plural in WITH_STATUS:
+                data = {key: value for key, value in data.items() if key != "status"}
+            change = self.objects.patch if seen.verb == "patch" else self.objects.replace
+            more = (seen.subresource,) if seen.verb == "patch" else ()
+            return change(resource, seen.namespace_of(resource), seen.name, data, *more)
+        if seen.verb == "delete" and seen.name:
             uid = (data.get("preconditions") or {}).get("uid", "")
-            return self.objects.delete(resource, seen.namespace, seen.name, uid)
+            return self.objects.delete(resource, seen.namespace_of(resource), seen.name, uid)
         raise RefusedError(405, "MethodNotAllowed", "the server does not allow this method")
 
+    def _create(self, seen: Seen, resource: Resource, data: Object) -> Object:
+        namespace, metadata = seen.namespace_of(resource), data.get("metadata") or {}
+        if (data.get("apiVersion"), data.get("kind")) != (resource.api_version, resource.kind):
+            raise RefusedError(
+                400, "BadRequest", f"the object provided is not a {resource.kind}, as the path says"
+            )
+        if resource.plural not in CLUSTER_WIDE:
+            if metadata.get("namespace") not in (None, "", namespace):
+                raise RefusedError(
+                    400,
+                    "BadRequest",
+                    "the namespace of the provided object does not match the namespace sent on"
+                    " the request",
+                )
+            self.objects.get(KNOWN["", "namespaces"], "", namespace)
+        name = metadata.get("name")
+        if isinstance(name, str) and name and not _NAME.fullmatch(name):
+            raise RefusedError(
+                422,
+                "Invalid",
+                f'{resource.kind} "{name}" is invalid: metadata.name: Invalid value: "{name}": a'
+                " lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters",
+            )
+        if metadata.get("resourceVersion"):
+            raise RefusedError(
+                500,
+                "InternalError",
+                "resourceVersion should not be set on objects to be created",
+            )
+        if resource.plural == "secrets":
+            _check_secret(data)
+        if resource.plural in WITH_STATUS:
+            data = {key: value for key, value in data.items() if key != "status"}
+        return self.objects.create(resource, namespace, data)
+
     def _review(self, data: Object) -> Object:
-        asked = data["spec"]["resourceAttributes"]
-        resource = KNOWN[asked.get("group", ""), asked["resource"]]
-        denied = self.is_denied(asked["verb"], resource, asked.get("subresource", ""))
+        asked = (data.get("spec") or {}).get("resourceAttributes") or {}
+        resource = KNOWN.get((asked.get("group", ""), asked.get("resource", "")))
+        denied = resource is None or self.is_denied(
+            asked.get("verb", ""),
+            resource,
+            asked.get("subresource", ""),
+            asked.get("namespace", ""),
+            asked.get("name", ""),
+        )
         return {**data, "status": {"allowed": not denied}}
 
     def _page(self, seen: Seen, resource: Resource) -> Object:
         params = dict(seen.params)
-        wanted = [
-            pair.partition("=")[::2]
-            for pair in params.get("labelSelector", "").replace("==", "=").split(",")
-            if pair
-        ]
         found = [
             item
-            for item in self.objects.list(resource, seen.namespace)
-            if all((item["metadata"].get("labels") or {}).get(k) == v for k, v in wanted)
+            for item in self.objects.list(resource, seen.namespace_of(resource))
+            if _matches(item["metadata"].get("labels") or {}, params.get("labelSelector", ""))
         ]
-        start, limit = int(params.get("continue") or 0), int(params.get("limit") or 0)
+        token = params.get("continue", "")
+        if token and self.pages_expired:
+            raise RefusedError(
+                410, "Expired", "The provided continue parameter is too old to display a list"
+            )
+        start, limit = int(token or 0), int(params.get("limit") or 0)
         end = start + limit if limit else len(found)
         # In a list a real server leaves these two out of the items.
         items = [{k: v for k, v in it.items() if k not in ("kind", "apiVersion")} for it in found]
@@ -502,6 +543,23 @@ class KubeServer:
             if each.get("name") == container:
                 return "terminated" in (each.get("state") or {})
         return False
+
+
+def _check_secret(data: Object) -> None:
+    for key, value in (data.get("data") or {}).items():
+        try:
+            base64.b64decode(value, validate=True)
+        except (ValueError, TypeError):
+            raise RefusedError(
+                400, "BadRequest", f"Secret in version v1 cannot be handled: illegal base64: {key}"
+            ) from None
+
+
+def _request(*parts: Any) -> web.BaseRequest:
+    message, payload, protocol, writer, task = parts
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, protocol._loop, client_max_size=_MAX_BODY
+    )
 
 
 def kubeconfig(folder: Path, server: str, authority: bytes, token: str = TOKEN) -> Path:
