@@ -91,6 +91,41 @@ def test_backing_up_and_restoring(page, tmp_path, etcd, server, programs):
     assert (home / "restored" / "member").is_dir()
 
 
+def test_hosted_control_planes(tmp_path, server, programs):
+    from kit.hypershift_operator import HypershiftOperator
+    from kit.world import hosted_world
+
+    with hosted_world(tmp_path / "world", repositories=False) as world:
+        world.kube.actor(HypershiftOperator())
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / "management.kubeconfig").write_text(world.kube.kubeconfig.read_text())
+        (home / "rendered.yaml").write_text(rendered(world))
+        variables = server.environment | {"SSL_CERT_FILE": server.environment["AWS_CA_BUNDLE"]}
+        replaced = {
+            "s3://backups/hosted": "s3://backups/docs-hosted",
+            "s3://backup-keys/hosted": f"file://{tmp_path}/keys",
+        }
+        run("docs/hosted.md", tmp_path, programs, variables, replaced)
+    assert (home / "restore.yaml").is_file()
+    assert (home / "look" / "member").is_dir()
+
+
+def rendered(world):
+    """What `hcp create cluster ... --render` prints: no Secrets, no URL."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    from backstay.kinds.hosted.clean import clean
+
+    kinds = {"HostedCluster", "NodePool"}
+    stream = io.StringIO()
+    found = [clean(document) for document in world.objects if document["kind"] in kinds]
+    YAML(typ="safe").dump_all(found, stream)
+    return stream.getvalue()
+
+
 def test_promise_2_restoring_by_hand(tmp_path, etcd, programs):
     cli = Cli(tmp_path, etcd_variables(etcd, tmp_path / "pki"))
     home = tmp_path / "home"

@@ -1,6 +1,7 @@
 """Options that several commands share, under the names that people know from the peers."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -264,10 +265,19 @@ def kube(function: F) -> F:
             metavar="NAMESPACE",
             help="The namespace of the HostedCluster, not that of its control plane.",
         ),
+        kube_access,
+    )(function)
+
+
+def kube_access(function: F) -> F:
+    """Say which management cluster is meant.
+
+    KUBECONFIG is no default of the option: it may name several files.
+    """
+    return compose(
         click.option(
             "--kubeconfig",
-            type=FilePath(dir_okay=False),
-            # KUBECONFIG may name several files; who connects reads it as kubectl does.
+            type=FilePath(dir_okay=False, path_type=Path),
             help="How to reach the management cluster; in a pod its own account will do."
             "  [env: KUBECONFIG]",
         ),

@@ -64,12 +64,7 @@ _LIMIT = 16 << 20
 @click.option("--wait", is_flag=True, help="With --apply: wait for the restore, and prove it.")
 @click.option("--dry-run", is_flag=True, help="Print the steps, and do nothing.")
 @transport
-@click.option(
-    "--kubeconfig",
-    type=FilePath(dir_okay=False),
-    help="With --apply: how to reach the management cluster.",
-)
-@click.option("--context", metavar="NAME", help="Another context of it than the current.")
+@options.kube_access
 @options.spool
 @options.talk
 @click.pass_obj
@@ -185,7 +180,7 @@ def _apply(
     from backstay.kubeapi.connect import connect
 
     clock, wanted = SystemClock(), _options(more)
-    with connect(more["kubeconfig"] and Path(more["kubeconfig"]), more["context"]) as api:
+    with connect(more["kubeconfig"], more["context"]) as api:
         name, namespace = target_of(found.entry.manifest, wanted.rendered)
         url = earlier_url(api, name, namespace, found.name)
         made = _make(session, found, staging, more, options=wanted, url=url)
