@@ -1,6 +1,8 @@
 """Quiescing with a real etcd and an operator that plays along, or does not."""
 
 import json
+import os
+import signal
 import threading
 import time
 
@@ -15,7 +17,9 @@ from backstay.errors import (
     RefusedError,
 )
 from backstay.kinds.hosted.record import ANNOTATION, recorded
+from backstay.kinds.hosted.shield import shielded
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS
+from backstay.report import Report
 from kit import process
 from kit.etcd import Etcd
 from kit.quiescing import Bench
@@ -122,8 +126,8 @@ def test_it_waits_for_pods_that_leave_slowly(bench):
 def test_promise_3_pods_that_never_leave_put_it_back(bench):
     bench.operator.keeps_pods = True
     before = bench.state()
-    with pytest.raises(QuiesceError, match=r"did not leave in 5 s: .*apiserver"):
-        bench.quiesce(timeout=5).__enter__()
+    with pytest.raises(QuiesceError, match=r"did not leave in 3 s: .*apiserver"):
+        bench.quiesce(timeout=3).__enter__()
     assert bench.state() == before
 
 
@@ -156,7 +160,7 @@ def test_promise_3_a_writer_that_goes_on_is_named_by_its_place_alone(bench):
     before = bench.state()
     try:
         with pytest.raises(QuiesceError) as caught:
-            bench.quiesce(timeout=5).__enter__()
+            bench.quiesce(timeout=3).__enter__()
     finally:
         stop.set()
         thread.join()
@@ -199,10 +203,10 @@ def test_a_run_that_died_is_put_back_by_the_next_one(bench):
 
 
 def test_the_pause_is_renewed_while_we_live(bench):
-    with bench.quiesce(pause=3) as quiesce:
+    with bench.quiesce(pause=2) as quiesce:
         first = bench.paused()
         process.wait_until(lambda: all(a != b for a, b in zip(first, bench.paused(), strict=True)))
-        time.sleep(3.5)
+        time.sleep(2.5)
         assert bench.pods() == []
     assert quiesce.outcome.holds
 
@@ -286,6 +290,32 @@ def test_a_node_pool_that_goes_meanwhile_is_not_missed(bench):
     with bench.quiesce() as quiesce:
         bench.kube.remove(NODE_POOLS, "blue-infra", "clusters")
     assert quiesce.outcome.back
+
+
+def test_promise_3_a_signal_does_not_cut_what_is_put_back():
+    done = []
+
+    class StoppedError(BaseException):
+        pass
+
+    def stop(number, frame):
+        raise StoppedError
+
+    def work():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.2)
+        done.append("all")
+        raise KubeNotFoundError("gone")
+
+    told = []
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(StoppedError):
+            shielded(work, Report(told.append))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert done == ["all"]
+    assert [said.text for said in told] == ["gone"]
 
 
 def test_a_cluster_that_is_not_there(bench):

@@ -10,6 +10,7 @@ import pytest
 from backstay.errors import KubeForbiddenError, KubeNotFoundError, QuiesceError, UsageError
 from backstay.kinds.hosted.record import ANNOTATION, recorded
 from backstay.kinds.hosted.resume import resume
+from backstay.kinds.hosted.rights import needed
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS
 from kit import process
 from kit.cli import Cli
@@ -47,7 +48,7 @@ def put_back(bench, **more):
 
 def quiesced_and_killed(bench, etcd, at, **options):
     """Run it in a process that is killed before a request is served; whether it was."""
-    options = {"poll": 0.1, "quiet": 0.0, "run": f"killed-{id(at)}"} | options
+    options = {"poll": 0.05, "quiet": 0.0, "run": f"killed-{id(at)}"} | options
     arguments = (str(bench.kube.kubeconfig), etcd.endpoint, options, 0.0)
     child = FORKS.Process(target=run_child, args=arguments)
     began = len(bench.kube.requests)
@@ -113,11 +114,11 @@ def nth(count, resource=""):
 
 @pytest.mark.parametrize(
     ("count", "resource"),
-    [(1, "hostedclusters"), (2, "nodepools"), (1, "deployments"), (3, "deployments")],
+    [(1, "hostedclusters"), (2, "nodepools"), (3, "deployments")],
 )
 def test_promise_3_killed_and_left_alone_it_goes_on_by_itself(bench, etcd, count, resource):
     before, replicas = bench.state(), bench.replicas()
-    assert quiesced_and_killed(bench, etcd, nth(count, resource), pause=3)
+    assert quiesced_and_killed(bench, etcd, nth(count, resource), pause=2)
     assert bench.state() != before
     assert set(bench.paused()) != {None}
     process.wait_until(lambda: bench.replicas() == replicas and active(bench), 30)
@@ -125,6 +126,28 @@ def test_promise_3_killed_and_left_alone_it_goes_on_by_itself(bench, etcd, count
     assert len(bench.pods()) == 9
     # What is left is the record, and a pause that is over; they are gone with the next one.
     put_back(bench)
+    assert bench.state() == before
+
+
+@pytest.mark.parametrize(
+    ("count", "resource"), [(1, "hostedclusters"), (2, "deployments"), (3, "deployments")]
+)
+def test_promise_3_interrupted_it_puts_back_itself(bench, etcd, count, resource, capfd):
+    before = bench.state()
+    moment = nth(count, resource)
+    options = {"run": "interrupted"}
+    arguments = (str(bench.kube.kubeconfig), etcd.endpoint, options, 30.0)
+    child = FORKS.Process(target=run_child, args=arguments)
+
+    def interrupt(number, seen):
+        if moment(number, seen):
+            os.kill(child.pid, signal.SIGINT)
+
+    bench.kube.on_request = interrupt
+    child.start()
+    child.join(25)
+    assert child.exitcode == 1
+    bench.kube.on_request = None
     assert bench.state() == before
 
 
@@ -139,6 +162,26 @@ def die(bench, **options):
     quiesce.__enter__()
     quiesce._keeper.close()
     quiesce._open.close()
+
+
+def test_it_asks_for_no_more_than_its_rights(bench):
+    """The roles that are shipped are made from these."""
+    began = len(bench.kube.requests)
+    die(bench)
+    assert not asked(bench, began) - rights("quiesce")
+    # What is deployed for it is used: no right is there for nothing.
+    assert not {right for right in rights("quiesce") if right[0] == "patch"} - asked(bench, began)
+    began = len(bench.kube.requests)
+    put_back(bench)
+    assert not asked(bench, began) - rights("resume")
+
+
+def asked(bench, began):
+    return {(seen.verb, seen.resource) for seen in bench.kube.requests[began:]}
+
+
+def rights(command):
+    return {(right.verb, right.resource.plural) for right in needed(command)}
 
 
 def test_it_tells_what_it_did_and_again_is_nothing(bench):
