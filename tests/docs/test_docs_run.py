@@ -163,6 +163,6 @@ def test_the_demonstration(tmp_path):
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    for act in ("Act 1.", "Act 2.", "Act 3.", "Equal:", "FAILED"):
+    for act in ("Act 1.", "Act 2.", "Act 3.", "Act 4.", "Equal:", "one bit", "FAILED"):
         assert act in done.stderr
     assert os.listdir(tmp_path) == []

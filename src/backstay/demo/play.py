@@ -1,4 +1,4 @@
-"""The demonstration: three acts on a real etcd and a real S3 server, in a minute.
+"""The demonstration: four acts on a real etcd and a real S3 server, in a minute.
 
 It runs the very commands that a reader would type, and shows them. What it stores is its own; all
 of it is gone at the end.
@@ -20,10 +20,14 @@ from backstay.client.etcd import Etcd
 from backstay.client.member import Member, scratch, serving
 from backstay.client.tools import Tool, find_etcd, find_restorer
 from backstay.demo.s3 import S3Server, s3_server
+from backstay.demo.secrets import configuration, encrypted_secret
 from backstay.errors import BackstayError, CheckFailedError
 from backstay.report import Report
 
 KEYS = 2000
+SECRETS = 40
+#: Of AES, as a kube-apiserver has it in its EncryptionConfiguration.
+_KEY = b"the key of a demonstration, only"
 _BATCH = 100
 _CLUSTER = "demo"
 _REPOSITORY = "s3://backups/demo"
@@ -133,6 +137,7 @@ def play(tell: Callable[[str], None], *, etcd: Path | None, etcdutl: Path | None
 def _acts() -> Iterator[tuple[str, Callable[[Stage], None]]]:
     yield "A backup that is proven", _back_up
     yield "Everything is lost, and comes back", _lose_and_restore
+    yield "This key does not open this snapshot", _wrong_key
     yield "One bit flips in the bucket, and is found", _flip
 
 
@@ -173,6 +178,21 @@ def _lose_and_restore(stage: Stage) -> None:
     stage.tell("Equal: the same hash over every key, every value and every revision.")
 
 
+def _wrong_key(stage: Stage) -> None:
+    stage.tell("Some of what was backed up are Secrets, encrypted as a kube-apiserver does it. The")
+    stage.tell("backup is worth nothing without their key. Here is the one that was saved:")
+    wrong = bytes([_KEY[0] ^ 1]) + _KEY[1:]
+    for name, key in (("saved-key.json", _KEY), ("other-key.json", wrong)):
+        (stage.folder / name).write_text(configuration(key, _KEY))
+    verify = ("verify", f"{_CLUSTER}/latest", "--read-data", "--prove-all", "--allow-http")
+    stage.run(*verify, "--encryption-config", "saved-key.json")
+    stage.tell("And here is one that has the same name, and differs in one bit:")
+    failed = CheckFailedError.exit_code
+    stage.run(*verify, "--encryption-config", "other-key.json", expect=failed)
+    stage.tell("Told before the day on which it would matter. Backups of hosted control planes ask")
+    stage.tell("this each time, and keep the keys in a repository of their own.")
+
+
 def _flip(stage: Stage) -> None:
     path = max(stage.store.root.glob("backups/demo/clusters/*/objects/*/*"))
     with path.open("r+b") as file:
@@ -201,6 +221,8 @@ def _fill(etcd: Etcd) -> None:
         if number == 7 * _BATCH:
             etcd.compact(revision - 5)
     etcd.delete(b"/registry/pods/00100", b"/registry/pods/00150")
+    for number in range(SECRETS):
+        etcd.put(*encrypted_secret(f"secret-{number:02}", _KEY, source))
 
 
 def _recipient(path: Path) -> str:
