@@ -331,6 +331,7 @@ class KubeServer:
     def allow(self) -> None:
         """Forbid nothing any more."""
         self._denied.clear()
+        self._granted = None
 
     def only(self, rules: Iterable[Object], namespace: str = "") -> None:
         """Allow nothing but what RBAC rules grant, in a namespace or everywhere; adds to others."""
@@ -473,6 +474,7 @@ class KubeServer:
             )
         if resource.plural == "secrets":
             _check_secret(data)
+            data = {"type": "Opaque"} | data
         if resource.plural in WITH_STATUS:
             data = {key: value for key, value in data.items() if key != "status"}
         return self.objects.create(resource, namespace, data)
@@ -491,6 +493,7 @@ class KubeServer:
 
     def _page(self, seen: Seen, resource: Resource) -> Object:
         params = dict(seen.params)
+        _matches({}, params.get("labelSelector", ""))  # refused where there is no object too
         found = [
             item
             for item in self.objects.list(resource, seen.namespace_of(resource))
@@ -564,6 +567,7 @@ def _request(*parts: Any) -> web.BaseRequest:
 
 def kubeconfig(folder: Path, server: str, authority: bytes, token: str = TOKEN) -> Path:
     """Write a kubeconfig (0600) with a token."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "kubeconfig"
     document = {
         "apiVersion": "v1",

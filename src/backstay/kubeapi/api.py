@@ -21,6 +21,7 @@ from backstay.kubeapi.resource import ACCESS_REVIEWS, PODS, Resource
 from backstay.kubeapi.transport import MERGE_PATCH, Answer, Request, Transport
 
 Object = dict[str, Any]
+Objects = list[Object]
 
 #: Objects on one page of a list.
 PAGE = 250
@@ -74,6 +75,13 @@ class Api(Closing):
             namespace: where; empty is everywhere.
             selector: of labels, as `app=etcd`.
         """
+        try:
+            return self._pages(resource, namespace, selector)
+        except KubeConflictError:
+            # What the pages were cut from is gone (410): objects change, so it begins anew.
+            return self._pages(resource, namespace, selector)
+
+    def _pages(self, resource: Resource, namespace: str, selector: str) -> Objects:
         found: list[Object] = []
         token = ""
         for _ in range(_MAX_PAGES):
@@ -139,9 +147,8 @@ class Api(Closing):
         body = {"kind": "DeleteOptions", "apiVersion": "v1"}
         options: Object = {**body, "preconditions": {"uid": uid}} if uid else dict(body)
         try:
-            self._object(
-                "DELETE", resource, resource.path(namespace, name), title=name, body=options
-            )
+            path = resource.path(namespace, name)
+            self._object("DELETE", resource, path, title=name, body=options)
         except KubeNotFoundError:
             return
 
@@ -236,7 +243,7 @@ def refusal(answer: Answer, what: str, server: str) -> KubeError:
         return KubeForbiddenError(text, "ask for that right: docs/hosted.md has the roles")
     if answer.status == 404:
         return KubeNotFoundError(text)
-    if answer.status == 409:
+    if answer.status in {409, 410}:
         return KubeConflictError(text, "run it again")
     return KubeError(text)
 

@@ -6,6 +6,8 @@ Just these are ever asked for: the RBAC that is shipped is made from what is her
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from backstay.errors import KubeNotFoundError
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -34,7 +36,18 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
-        """Give the path of a collection or of an object."""
+        """Give the path of a collection or of an object.
+
+        A server takes a path apart after it has undone `%2F`, so that a name with a slash, from an
+        object that anybody wrote, would be a name and a subresource. No object has such a name
+        (Kubernetes: IsValidPathSegmentName).
+
+        Raises:
+            KubeNotFoundError: there can be no such name.
+        """
+        for text in (namespace, name):
+            if text in {".", ".."} or "/" in text or "%" in text or not text.isprintable():
+                raise KubeNotFoundError(f"{self.title}: no object can be called {text[:100]!r}")
         parts = ["apis" if self.group else "api", self.api_version]
         if namespace:
             parts += ["namespaces", quote(namespace, safe="")]
