@@ -10,9 +10,7 @@ heard all.
 """
 
 import select
-import shutil
 import socket
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +22,7 @@ from backstay.errors import BackstayError, KubeError, KubeStreamError
 from backstay.files import explained
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import PODS
+from backstay.kubeapi.socket_directory import SocketDirectory
 from backstay.kubeapi.transport import Request, WebSocket
 
 PROTOCOL = "v4.channel.k8s.io"
@@ -74,15 +73,14 @@ class PortForward(Closing):
         self._lock = threading.Lock()
         self._closed = False
         self._carriers: set[_Carrier] = set()
-        parent = folder or Path(tempfile.gettempdir())
-        with explained(parent):
-            self._directory = Path(tempfile.mkdtemp(prefix="backstay-", dir=parent))
+        self._directory = SocketDirectory(folder)
+        path = self._directory.path / "s"
         try:
-            self._listener = _listen(self._directory / "s")
+            self._listener = _listen(path)
         except BaseException:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory.close()
             raise
-        self.endpoint = Endpoint(Scheme.UNIX, str(self._directory / "s"), 0)
+        self.endpoint = Endpoint(Scheme.UNIX, str(path), 0)
         self._accepting = threading.Thread(
             target=self._accept, name=f"backstay-forward-{pod}", daemon=True
         )
@@ -113,7 +111,7 @@ class PortForward(Closing):
         for carrier in carriers:
             carrier.join(_PATIENCE)
         self._listener.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.close()
 
     def _accept(self) -> None:
         while True:
