@@ -11,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from backstay.errors import AlreadyExistsError, KubeForbiddenError, RefusedError
-from backstay.kinds.hosted.apply import Right, apply, needed
+from backstay.kinds.hosted.apply import apply, needed
 from backstay.kinds.hosted.creation import MARK, plan
+from backstay.kinds.hosted.rights import Wanted
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,
@@ -174,7 +175,7 @@ def test_no_more_is_asked_for_than_the_rights_that_are_checked(kube, api):
     known = {(r.verb, r.resource.plural, r.namespace) for r in needed(creation)}
     asked = {(s.verb, s.resource, s.namespace or "") for s in kube.requests if reviewed(s)}
     assert asked <= known | {("get", "namespaces", ""), ("create", "namespaces", "")}
-    assert Right("get", PODS, "clusters-blue", "log") in needed(creation)
+    assert Wanted("get", PODS, "clusters-blue", "log", ("etcd-0",)) in needed(creation)
 
 
 def test_who_may_not_look_at_namespaces_needs_one_that_is_there(kube, api):

@@ -1,24 +1,27 @@
 """Which rights a command needs, and which of them we have."""
 
-from datetime import UTC, datetime
+from dataclasses import replace
 
 import pytest
 
 from backstay.errors import KubeError
 from backstay.kinds.hosted.cluster import Hosted
-from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.keys import saved_keys
-from backstay.kinds.hosted.resources import collect
-from backstay.kinds.hosted.rights import RIGHTS, Right, Where, ask, needed, told
-from backstay.kinds.hosted.tls import client_tls
+from backstay.kinds.hosted.rights import RIGHTS, Right, Wanted, Where, ask, lacking, needed
 from backstay.kubeapi.connect import connect
-from backstay.kubeapi.resource import CONFIG_MAPS, DEPLOYMENTS, HOSTED_CLUSTERS, PODS, SECRETS
-from kit.hosted import hosted_objects, load
+from backstay.kubeapi.resource import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    HOSTED_CLUSTERS,
+    NAMESPACES,
+    PODS,
+    SECRETS,
+)
 from kit.kubeserver import KubeServer
 
 HOSTED = Hosted(
     name="blue", namespace="clusters", control_plane_namespace="clusters-blue", hosted_cluster={}
 )
+TRANSPORTS = ("direct", "port-forward", "exec")
 
 
 @pytest.fixture
@@ -33,28 +36,7 @@ def api(kube):
         yield opened
 
 
-def _where(namespace):
-    return Where.CLUSTER if namespace == "clusters" else Where.CONTROL_PLANE
-
-
-def test_a_backup_asks_for_what_it_calls_and_no_verb_more(kube, api):
-    """What the parts call is recorded; the table says just that."""
-    load(kube, hosted_objects(shards=("events",)))
-    hosted = find(api, "blue", "clusters")
-    saved_keys(api, hosted)
-    collect(api, hosted)
-    called = {(s.verb, s.resource, s.subresource, _where(s.namespace)) for s in kube.requests}
-    table = {(r.verb, r.resource.plural, r.subresource, r.where) for r in RIGHTS["backup"]}
-    assert called == table
-
-
-def test_the_certificates_of_etcd_ask_for_what_they_call(kube, api):
-    load(kube, hosted_objects())
-    hosted = find(api, "blue", "clusters")
-    kube.requests.clear()
-    client_tls(api, hosted, datetime.now(UTC))
-    called = {(s.verb, s.resource, _where(s.namespace)) for s in kube.requests}
-    assert called == {(r.verb, r.resource.plural, r.where) for r in RIGHTS["direct"]}
+# The table: tests/hosted/test_deploy.py holds it to the calls that were recorded
 
 
 def test_nothing_is_changed_by_a_backup_that_does_not_quiesce():
@@ -71,17 +53,51 @@ def test_no_command_may_delete_or_list_secrets():
         assert all(r.verb in ("get", "create") for r in rights if r.resource is SECRETS)
 
 
+def test_no_secret_of_the_control_plane_may_be_read_that_is_not_named():
+    """The administrator's kubeconfigs and the cloud's credentials lie there too."""
+    for rights in RIGHTS.values():
+        for right in rights:
+            if right.resource is SECRETS and right.where is Where.CONTROL_PLANE:
+                assert right.names or right.verb == "create"
+
+
+def test_what_cannot_be_named_is_not():
+    """A role's resourceNames grant no list, and no creation of objects."""
+    for rights in RIGHTS.values():
+        for right in rights:
+            if right.verb == "list" or (right.verb == "create" and not right.subresource):
+                assert not right.names
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_putting_back_needs_nothing_that_quiescing_did_not(transport):
+    assert set(needed("resume")) <= set(needed("backup", transport, "quiesce"))
+
+
+# Several commands together
+
+
 def test_needed_has_each_right_once():
     rights = needed("direct", "backup", "quiesce", "resume")
     keys = [(r.verb, r.resource, r.where, r.subresource) for r in rights]
     assert len(keys) == len(set(keys))
-    # Who needs all Secrets of a namespace is not content with one.
+    # The Secrets of both commands.
     (secrets,) = [r for r in rights if r.resource is SECRETS and r.where is Where.CONTROL_PLANE]
-    assert secrets.name == ""
-    assert set(rights) == set(needed("resume", "quiesce", "backup", "direct"))
+    assert {"etcd-client-tls", "kas-secret-encryption-config"} < set(secrets.names)
+    other = needed("resume", "quiesce", "backup", "direct")
+    assert {replace(r, names=()) for r in other} == {replace(r, names=()) for r in rights}
 
 
-def test_all_are_there(kube, api):
+def test_who_needs_any_object_is_not_content_with_some(monkeypatch):
+    some, any_ = (Right("get", SECRETS, Where.CLUSTER, names=n) for n in (("a",), ()))
+    monkeypatch.setattr("backstay.kinds.hosted.rights.RIGHTS", {"some": (some,), "any": (any_,)})
+    assert needed("some", "any") == needed("any", "some") == (any_,)
+
+
+# Asking
+
+
+def test_all_are_there(api):
     assert ask(api, HOSTED, needed("backup", "exec", "quiesce")) == ()
 
 
@@ -90,40 +106,45 @@ def test_each_right_is_missed_where_it_is_denied(kube, api, command):
     rights = needed(command)
     right = rights[-1]
     kube.deny(right.verb, right.resource, right.subresource)
-    lacking = ask(api, HOSTED, rights)
-    assert right in lacking
-    assert {(r.verb, r.what) for r in lacking} == {(right.verb, right.what)}
+    denied = ask(api, HOSTED, rights)
+    assert right.wanted(HOSTED) in denied
+    assert {(w.verb, w.resource, w.subresource) for w in denied} == {
+        (right.verb, right.resource, right.subresource)
+    }
 
 
-def test_told():
-    exec_right = Right("create", PODS, Where.CONTROL_PLANE, "exec")
-    assert told(exec_right, HOSTED) == "create pods/exec in clusters-blue"
-    right = Right("patch", DEPLOYMENTS, Where.CONTROL_PLANE)
-    assert told(right, HOSTED) == "patch deployments.apps in clusters-blue"
-    assert told(Right("get", SECRETS, Where.CLUSTER), HOSTED) == "get secrets in clusters"
-
-
-class OnlyNamed:
-    """An API where a role names the objects that it is for."""
-
-    def __init__(self, **allowed):
-        self.allowed = allowed
-        self.asked = []
-
-    def may(self, verb, resource, namespace="", *, name="", subresource=""):
-        self.asked.append((verb, resource.plural, name))
-        return name in self.allowed.get(resource.plural, ())
-
-
-def test_a_role_that_names_its_objects_will_do():
+def test_a_role_that_names_its_objects_will_do(kube, api):
     rights = (
-        Right("get", HOSTED_CLUSTERS, Where.CLUSTER, name="{name}"),
-        Right("get", CONFIG_MAPS, Where.CONTROL_PLANE, name="etcd-ca"),
+        Right("get", HOSTED_CLUSTERS, Where.CLUSTER, names=("{name}",)),
+        Right("get", CONFIG_MAPS, Where.CONTROL_PLANE, names=("etcd-ca",)),
+        Right("create", PODS, Where.CONTROL_PLANE, "exec", ("etcd-0", "etcd-1")),
         Right("get", SECRETS, Where.CLUSTER),
     )
-    api = OnlyNamed(hostedclusters=("blue",), configmaps=("etcd-ca",), secrets=("any",))
-    assert ask(api, HOSTED, rights) == (rights[2],)
-    assert ask(OnlyNamed(hostedclusters=("green",)), HOSTED, rights[:1]) == rights[:1]
+    group = HOSTED_CLUSTERS.group
+    named = [
+        rule("get", "secrets", "any"),
+        rule("get", "hostedclusters", "blue", group=group),
+        rule("get", "configmaps", "etcd-ca"),
+        rule("create", "pods/exec", "etcd-0"),
+    ]
+    kube.only(named)
+    assert list(map(str, ask(api, HOSTED, rights))) == [
+        # Of the names just those that are denied.
+        "create pods/exec in clusters-blue (etcd-1)",
+        # Some will not do where it may be any.
+        "get secrets in clusters",
+    ]
+
+
+def test_it_is_asked_about_the_namespace_that_is_meant(kube, api):
+    rights = tuple(Right("list", PODS, where) for where in Where)
+    kube.only([rule("list", "pods")], "clusters-blue")
+    assert [w.namespace for w in ask(api, HOSTED, rights)] == ["clusters"]
+
+
+def rule(verb, resource, *names, group=""):
+    made = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
+    return made | ({"resourceNames": list(names)} if names else {})
 
 
 class Silent:
@@ -134,3 +155,29 @@ class Silent:
 def test_promise_4_a_server_that_does_not_say():
     with pytest.raises(KubeError):
         ask(Silent(), HOSTED, needed("backup"))
+
+
+# Telling
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (Wanted("create", PODS, "ns", "exec"), "create pods/exec in ns"),
+        (Wanted("patch", DEPLOYMENTS, "ns"), "patch deployments.apps in ns"),
+        (Wanted("create", NAMESPACES, ""), "create namespaces"),
+        (Wanted("get", SECRETS, "ns", names=("a", "b")), "get secrets in ns (a, b)"),
+        (
+            Wanted("get", SECRETS, "ns", names=tuple("abcdef")),
+            "get secrets in ns (a, b, c, d, e, ...)",
+        ),
+    ],
+)
+def test_told(wanted, words):
+    assert str(wanted) == words
+
+
+def test_lacking_takes_what_is_in_no_namespace(kube, api):
+    assert lacking(api, [Wanted("create", NAMESPACES, "")]) == ()
+    kube.deny("create", NAMESPACES)
+    assert list(map(str, lacking(api, [Wanted("create", NAMESPACES, "")]))) == ["create namespaces"]

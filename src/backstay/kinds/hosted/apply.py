@@ -8,7 +8,6 @@ the same restore, run again, finds it and goes on.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from backstay.errors import (
     AlreadyExistsError,
@@ -21,6 +20,7 @@ from backstay.kinds.hosted.cluster import MAIN, at, control_plane_namespace
 from backstay.kinds.hosted.creation import Creation, Found, Item, differences, judge
 from backstay.kinds.hosted.etcd_init import Refusal
 from backstay.kinds.hosted.etcd_init import judge as judge_etcd_init
+from backstay.kinds.hosted.rights import Wanted, lacking
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import (
     HOSTED_CLUSTERS,
@@ -40,21 +40,6 @@ _MAX_PRECEDENTS = 20
 _NAMED = 10
 
 
-class Right(NamedTuple):
-    """Something that a restore does with the API."""
-
-    verb: str
-    resource: Resource
-    namespace: str
-    subresource: str = ""
-    name: str = ""
-
-    def __str__(self) -> str:
-        what = self.resource.title + (f"/{self.subresource}" if self.subresource else "")
-        what += f" {self.name}" if self.name else ""
-        return f"{self.verb} {what}" + (f" in {self.namespace}" if self.namespace else "")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """What came of it.
@@ -68,23 +53,26 @@ class Applied:
     kept: tuple[str, ...]
 
 
-def needed(creation: Creation) -> tuple[Right, ...]:
+def needed(creation: Creation) -> tuple[Wanted, ...]:
     """List all that creating and following take; the look at other clusters is not needed.
 
     Namespaces are not among it: one that exists, as most do, needs no right at all.
     """
     space = creation.control_plane_namespace
-    items = [item for item in creation.items if item.resource != NAMESPACES]
-    rights = [
-        *(Right("get", item.resource, item.namespace, name=item.name) for item in items),
-        *(Right("create", item.resource, item.namespace) for item in items),
-        Right("list", VOLUME_CLAIMS, space),
-        Right("get", HOSTED_CONTROL_PLANES, space, name=creation.name),
-        Right("get", STATEFUL_SETS, space, name=MAIN),
-        Right("get", PODS, space),
-        Right("get", PODS, space, "log"),
-    ]
-    return tuple(dict.fromkeys(rights))
+    items: dict[tuple[Resource, str], list[str]] = {}
+    for item in creation.items:
+        if item.resource != NAMESPACES:
+            items.setdefault((item.resource, item.namespace), []).append(item.name)
+    pods = tuple(f"{MAIN}-{number}" for number in range(creation.members))
+    return (
+        *(Wanted("get", kind, where, names=tuple(n)) for (kind, where), n in items.items()),
+        *(Wanted("create", kind, where) for kind, where in items),
+        Wanted("list", VOLUME_CLAIMS, space),
+        Wanted("get", HOSTED_CONTROL_PLANES, space, names=(creation.name,)),
+        Wanted("get", STATEFUL_SETS, space, names=(MAIN,)),
+        Wanted("get", PODS, space, names=pods),
+        Wanted("get", PODS, space, "log", pods),
+    )
 
 
 def look(api: Api, creation: Creation) -> Found:
@@ -143,7 +131,7 @@ def apply(api: Api, creation: Creation, *, report: Report, force: bool = False) 
     pairs = list(zip(creation.items, found.objects, strict=True))
     missing = [item for item, there in pairs if there is None]
     if any(item.resource == NAMESPACES for item in missing):
-        _check_rights(api, [Right("create", NAMESPACES, "")])
+        _check_rights(api, [Wanted("create", NAMESPACES, "")])
     _check_etcd_init(api, creation, report, force=force)
     created: list[str] = []
     kept: list[str] = []
@@ -175,18 +163,8 @@ def _create(api: Api, item: Item) -> bool:
     return True
 
 
-def _check_rights(api: Api, rights: Iterable[Right]) -> None:
-    missing = [
-        right
-        for right in rights
-        if not api.may(
-            right.verb,
-            right.resource,
-            right.namespace,
-            name=right.name,
-            subresource=right.subresource,
-        )
-    ]
+def _check_rights(api: Api, rights: Iterable[Wanted]) -> None:
+    missing = lacking(api, rights)
     if missing:
         named = ", ".join(map(str, missing[:_NAMED])) + (", ..." if missing[_NAMED:] else "")
         raise KubeForbiddenError(

@@ -129,7 +129,7 @@ def _rights(api: Api, plan: Plan) -> Answer:
     needed = rights.needed(*plan.commands)
     lacking = rights.ask(api, hosted, needed)
     if lacking:
-        words = "; ".join(rights.told(right, hosted) for right in lacking)
+        words = "; ".join(map(str, lacking))
         return failed(f"we may not: {words}; docs/hosted.md has the roles")
     return passed(f"all {len(needed)} that {' and '.join(plan.commands)} need")
 

@@ -1,16 +1,23 @@
 """The rights that each command needs, and which of them we have.
 
-The table is what the code calls, no verb more: the roles in `deploy/hosted/` are made from it, and
+The table is what the code calls, no verb more: the roles in `deploy/hosted/` say just that, and
 tests hold both to the calls that were recorded. Access reviews need no right of their own: every
 user that is logged in may ask about themself.
+
+Not in the table is what a command tries and can do without: a look at the Namespaces that a restore
+needs, and at HostedClusters beside the one that is meant.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from backstay.kinds.hosted.cluster import Hosted
+from backstay.kinds.hosted.cluster import MAIN, Hosted
+from backstay.kinds.hosted.keys import CONFIGURATION
+from backstay.kinds.hosted.resources import PKI
+from backstay.kinds.hosted.steps import WRITERS
+from backstay.kinds.hosted.tls import CA_CONFIG_MAP, CLIENT_SECRET
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,
@@ -25,12 +32,42 @@ from backstay.kubeapi.resource import (
     Resource,
 )
 
+#: Objects that a message names.
+_NAMED = 5
+
 
 class Where(StrEnum):
     """In which namespace a right is needed."""
 
     CLUSTER = "hc"
     CONTROL_PLANE = "cp"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Something that we want to do with the API, in a namespace.
+
+    Attributes:
+        verb: of RBAC: get, list, create, patch, delete.
+        resource: to what.
+        namespace: where; empty for what lies in none.
+        subresource: as `exec`; empty for the object itself.
+        names: to which objects; empty where that is not known beforehand, so to any.
+    """
+
+    verb: str
+    resource: Resource
+    namespace: str
+    subresource: str = ""
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Write it for people: `get secrets in clusters-blue`, and which where these are named."""
+        what = f"{self.resource.title}{f'/{self.subresource}' if self.subresource else ''}"
+        where = f" in {self.namespace}" if self.namespace else ""
+        more = ", ..." if self.names[_NAMED:] else ""
+        which = f" ({', '.join(self.names[:_NAMED])}{more})" if self.names else ""
+        return f"{self.verb} {what}{where}{which}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,64 +79,78 @@ class Right:
         resource: to what.
         where: in the namespace of the HostedCluster, or in that of its control plane.
         subresource: as `exec`; empty for the object itself.
-        name: of an object that it is needed for, where a role may well name its objects; `{name}`
-            is the cluster's. It is asked about where the right for all objects is denied.
+        names: of the objects that it is needed for, where these are always the same; `{name}` is
+            the cluster's. Empty is any object.
     """
 
     verb: str
     resource: Resource
     where: Where
     subresource: str = ""
-    name: str = ""
+    names: tuple[str, ...] = ()
 
-    @property
-    def what(self) -> str:
-        """Resource and subresource, as RBAC and kubectl write them."""
-        return f"{self.resource.title}{f'/{self.subresource}' if self.subresource else ''}"
-
-    def namespace(self, hosted: Hosted) -> str:
-        """The namespace that it is needed in."""
-        if self.where is Where.CLUSTER:
-            return hosted.namespace
-        return hosted.control_plane_namespace
+    def wanted(self, hosted: Hosted) -> Wanted:
+        """Say what that means for one cluster; only its name and namespaces are looked at."""
+        inside = self.where is Where.CONTROL_PLANE
+        return Wanted(
+            self.verb,
+            self.resource,
+            hosted.control_plane_namespace if inside else hosted.namespace,
+            self.subresource,
+            tuple(name.format(name=hosted.name) for name in self.names),
+        )
 
 
 _HC, _CP = Where.CLUSTER, Where.CONTROL_PLANE
+_CLUSTER = ("{name}",)
+#: A control plane has one member or three; pods of shards have other names.
+_MEMBERS = tuple(f"{MAIN}-{number}" for number in range(3))
 _FIND = (
-    Right("get", HOSTED_CLUSTERS, _HC, name="{name}"),
+    Right("get", HOSTED_CLUSTERS, _HC, names=_CLUSTER),
     Right("list", NODE_POOLS, _HC),
-    Right("get", HOSTED_CONTROL_PLANES, _CP, name="{name}"),
-    Right("get", STATEFUL_SETS, _CP, name="etcd"),
+    Right("get", HOSTED_CONTROL_PLANES, _CP, names=_CLUSTER),
+    Right("get", STATEFUL_SETS, _CP, names=(MAIN,)),
     Right("list", PODS, _CP),
 )
-_KEYS = (Right("get", SECRETS, _HC), Right("get", SECRETS, _CP))
-_RESOURCES = (*_KEYS, Right("get", CONFIG_MAPS, _HC))
 _TLS = (
-    Right("get", SECRETS, _CP, name="etcd-client-tls"),
-    Right("get", CONFIG_MAPS, _CP, name="etcd-ca"),
+    Right("get", SECRETS, _CP, names=(CLIENT_SECRET,)),
+    Right("get", CONFIG_MAPS, _CP, names=(CA_CONFIG_MAP,)),
 )
-_BACKUP = (*_FIND, *_RESOURCES)
-#: WebSockets are opened by a GET. From Kubernetes 1.35 on, `create` is asked for too, as for SPDY.
-_EXEC = (Right("get", PODS, _CP, "exec"), Right("create", PODS, _CP, "exec"))
-_FORWARD = (Right("get", PODS, _CP, "portforward"), Right("create", PODS, _CP, "portforward"))
-_QUIESCE = (
-    *_FIND,
-    Right("patch", HOSTED_CLUSTERS, _HC, name="{name}"),
+_RESUME = (
+    Right("get", HOSTED_CLUSTERS, _HC, names=_CLUSTER),
+    Right("patch", HOSTED_CLUSTERS, _HC, names=_CLUSTER),
+    Right("list", NODE_POOLS, _HC),
     Right("get", NODE_POOLS, _HC),
     Right("patch", NODE_POOLS, _HC),
-    Right("get", DEPLOYMENTS, _CP, name="kube-apiserver"),
-    Right("patch", DEPLOYMENTS, _CP, name="kube-apiserver"),
+    Right("get", DEPLOYMENTS, _CP, names=WRITERS),
+    Right("patch", DEPLOYMENTS, _CP, names=WRITERS),
 )
 
-#: What each command needs, by its name; `backup` goes with a transport, and `quiesce` with both.
+
+def _stream(subresource: str) -> tuple[Right, ...]:
+    """A WebSocket is opened by a GET; from Kubernetes 1.35 on that takes `create` as well.
+
+    Source: kubernetes PR 134577, AuthorizePodWebsocketUpgradeCreatePermission.
+    """
+    return tuple(Right(verb, PODS, _CP, subresource, _MEMBERS) for verb in ("get", "create"))
+
+
+#: What each command needs, by its name. `backup` and `restore` go with a transport; `quiesce` goes
+#: with both.
 RIGHTS: Mapping[str, tuple[Right, ...]] = MappingProxyType(
     {
-        "backup": _BACKUP,
+        "backup": (
+            *_FIND,
+            # Whatever the specs refer to.
+            Right("get", SECRETS, _HC),
+            Right("get", CONFIG_MAPS, _HC),
+            Right("get", SECRETS, _CP, names=(CONFIGURATION, *PKI)),
+        ),
         "direct": _TLS,
-        "port-forward": (*_TLS, *_FORWARD),
-        "exec": _EXEC,
-        "quiesce": _QUIESCE,
-        "resume": _QUIESCE,
+        "port-forward": (*_TLS, *_stream("portforward")),
+        "exec": _stream("exec"),
+        "quiesce": (*_FIND, *_RESUME),
+        "resume": _RESUME,
         "restore": (
             *_FIND,
             Right("create", HOSTED_CLUSTERS, _HC),
@@ -109,11 +160,12 @@ RIGHTS: Mapping[str, tuple[Right, ...]] = MappingProxyType(
             Right("create", SECRETS, _HC),
             Right("get", CONFIG_MAPS, _HC),
             Right("create", CONFIG_MAPS, _HC),
+            # The signers, where the saved objects are applied.
+            Right("get", SECRETS, _CP, names=PKI),
+            Right("create", SECRETS, _CP),
             Right("list", VOLUME_CLAIMS, _CP),
-            Right("get", PODS, _CP),
-            Right("get", PODS, _CP, "log"),
-            *_TLS,
-            *_FORWARD,
+            Right("get", PODS, _CP, names=_MEMBERS),
+            Right("get", PODS, _CP, "log", _MEMBERS),
         ),
     }
 )
@@ -129,14 +181,46 @@ def needed(*commands: str) -> tuple[Right, ...]:
     for command in commands:
         for right in RIGHTS[command]:
             key = (right.verb, right.resource, right.where, right.subresource)
-            # Where all objects of a kind are needed, the name of one says nothing.
-            if key not in found or not right.name:
-                found[key] = right
+            found[key] = _either(found.get(key, right), right)
     return tuple(found.values())
 
 
-def ask(api: Api, hosted: Hosted, rights: Iterable[Right]) -> tuple[Right, ...]:
-    """Tell which rights we lack, by SelfSubjectAccessReviews.
+def _either(one: Right, other: Right) -> Right:
+    """Who needs all objects of a kind is not content with some."""
+    if not one.names or not other.names:
+        return replace(one, names=())
+    return replace(one, names=tuple(dict.fromkeys((*one.names, *other.names))))
+
+
+def lacking(api: Api, wanted: Iterable[Wanted]) -> tuple[Wanted, ...]:
+    """Tell what we may not do, by SelfSubjectAccessReviews.
+
+    A role may name its objects: they are asked about one by one where not all are allowed.
+
+    Args:
+        api: that is asked.
+        wanted: what we want to do.
+
+    Returns:
+        What is not allowed, with the names of the objects that it is not allowed for.
+
+    Raises:
+        KubeError: the server does not say.
+    """
+    return tuple(_lacking(api, wanted))
+
+
+def _lacking(api: Api, wanted: Iterable[Wanted]) -> Iterator[Wanted]:
+    for one in wanted:
+        if _may(api, one):
+            continue
+        denied = tuple(name for name in one.names if not _may(api, one, name))
+        if denied or not one.names:
+            yield replace(one, names=denied)
+
+
+def ask(api: Api, hosted: Hosted, rights: Iterable[Right]) -> tuple[Wanted, ...]:
+    """Tell which rights we lack for one cluster.
 
     Args:
         api: of the management cluster.
@@ -146,18 +230,14 @@ def ask(api: Api, hosted: Hosted, rights: Iterable[Right]) -> tuple[Right, ...]:
     Raises:
         KubeError: the server does not say.
     """
-    return tuple(right for right in rights if not _may(api, hosted, right))
+    return lacking(api, (right.wanted(hosted) for right in rights))
 
 
-def told(right: Right, hosted: Hosted) -> str:
-    """Write a right for people: `get secrets in clusters-blue`."""
-    return f"{right.verb} {right.what} in {right.namespace(hosted)}"
-
-
-def _may(api: Api, hosted: Hosted, right: Right) -> bool:
-    namespace = right.namespace(hosted)
-    names = ("", right.name.format(name=hosted.name)) if right.name else ("",)
-    return any(
-        api.may(right.verb, right.resource, namespace, name=name, subresource=right.subresource)
-        for name in names
+def _may(api: Api, wanted: Wanted, name: str = "") -> bool:
+    return api.may(
+        wanted.verb,
+        wanted.resource,
+        wanted.namespace,
+        name=name,
+        subresource=wanted.subresource,
     )
