@@ -338,7 +338,7 @@ def test_a_context_is_taken_by_name(read):
         (f"users: [{{token: {SECRET}", "is no kubeconfig"),
         (f"a: b: {SECRET}", "is no kubeconfig"),
         ("a: !!python/object:os.system x", "is no kubeconfig"),
-        ("[" * 5000, "is no kubeconfig"),
+        ("[" * 1200, "is no kubeconfig"),
         (document(**{"current-context": ""}), "no current context"),
         (document(contexts=None), "no context 'one': there are: none"),
         (document(contexts=[1, {"name": "one"}]), "names no cluster"),

@@ -24,6 +24,7 @@ from backstay.errors import KubeError, KubeLoginError, KubeStreamError, UsageErr
 from backstay.kubeapi import websocket
 from backstay.kubeapi.api import refusal
 from backstay.kubeapi.credentials import Credentials, Login
+from backstay.kubeapi.proxy import is_usable
 from backstay.kubeapi.transport import MAX_BODY, Answer, Request, WebSocket
 
 #: Bytes of a line of a log; a longer one comes in several parts.
@@ -258,20 +259,19 @@ class HttpTransport(Closing):
         ) as opened:
             yield opened
 
-    def _client(self, known: Credentials) -> httpx.Client:
-        try:
-            return httpx.Client(
-                verify=known.tls if known.tls is not None else False,
-                proxy=known.proxy,
-                # Proxies are found by kubectl's rules; .netrc would add a password of its own.
-                trust_env=False,
-                follow_redirects=False,
+    @staticmethod
+    def _client(known: Credentials) -> httpx.Client:
+        if known.proxy and not is_usable(known.proxy):
+            # The URL may hold a password.
+            raise UsageError(
+                f"the proxy for {known.server} can't be used", "name one with an http:// URL"
             )
-        except (ValueError, ImportError, httpx.InvalidURL):
-            pass
-        # The URL may hold a password, and so may the library's error.
-        raise UsageError(
-            f"the proxy for {known.server} can't be used", "name one with an http:// URL"
+        return httpx.Client(
+            verify=known.tls if known.tls is not None else False,
+            proxy=known.proxy,
+            # Proxies are found by kubectl's rules; .netrc would add a password of its own.
+            trust_env=False,
+            follow_redirects=False,
         )
 
     def _failure(self, error: httpx.HTTPError, request: Request) -> KubeError:

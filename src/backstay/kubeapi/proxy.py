@@ -23,6 +23,15 @@ def proxy_for(server: str) -> str | None:
     return url if "://" in url else f"http://{url}"
 
 
+def is_usable(url: str) -> bool:
+    """Whether it is the URL of a proxy that can be used."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _is_local(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
