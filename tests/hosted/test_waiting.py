@@ -44,7 +44,7 @@ def bucket(tmp_path_factory):
     edits = Edits(bump=1_000_000_000, mark_compacted=True)
     target = (folder / "snapshot.db").open("wb")
     with fixtures.real_snapshot("kube-plain") as snapshot, target as file:
-        expected = expect(snapshot, export(snapshot, file, edits), None)
+        expected = expect(snapshot, export(snapshot, file, edits).revision, None)
     with https_files(folder) as (url, ca):
         yield url, ca, expected
 

@@ -18,7 +18,7 @@ from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError, RefusedError, StoreError
-from backstay.flows.companion import Alone, Companion, Document
+from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
 from backstay.flows.source import Source
@@ -158,9 +158,14 @@ class _Making:
                 for part, intake, received in zip(parts, intakes, came, strict=True)
             ]
         checks = together([(one.snapshot.name, one.checks) for one in looked])
+        self._judge(checks)
+        kept = self.companion.keep(self.run)
+        self._judge(kept.checks)
+        return self._manifest(parts[0].source.kind, looked, (*checks, *kept.checks), kept)
+
+    def _judge(self, checks: tuple[Check, ...]) -> None:
         for check in checks:
             self.report.judge(check)
-        return self._manifest(parts[0].source.kind, looked, checks)
 
     def _intake(self, part: Part, *, several: bool) -> Intake[_Stored]:
         role = f"{ROLE}-{part.name}" if several else ROLE
@@ -198,9 +203,10 @@ class _Making:
         )
         return _Looked(entry, kept.entry, (came, kept.check, *found.checks, *own))
 
-    def _manifest(self, kind: str, looked: Sequence[_Looked], checks: Sequence[Check]) -> Manifest:
+    def _manifest(
+        self, kind: str, looked: Sequence[_Looked], checks: Sequence[Check], kept: Kept
+    ) -> Manifest:
         config, first = self.repository.config, looked[0].snapshot
-        kept = self.companion.keep(self.run)
         documents = [self._document(document) for document in kept.documents]
         return Manifest(
             repository=config.repository,

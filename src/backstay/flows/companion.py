@@ -34,11 +34,13 @@ class Kept:
         keyring: where the secrets are that belong to the backup; None where there are none.
         documents: what is to lie beside the snapshots.
         hosted: what the manifest says of a hosted control plane.
+        checks: what was asked of the backup as a whole.
     """
 
     keyring: KeyringEntry | None = None
     documents: tuple[Document, ...] = ()
     hosted: HostedEntry | None = None
+    checks: tuple[Check, ...] = ()
 
 
 class Companion(Protocol):

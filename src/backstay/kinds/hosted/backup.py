@@ -147,10 +147,7 @@ def _during(
         )
         with quiesce:
             yield
-        outcome = quiesce.outcome
-        belongings.quiesced = outcome is not None and outcome.holds
-        if outcome is not None:
-            belongings.api_downtime = outcome.downtime_seconds
+        belongings.quiesced = quiesce.outcome
 
     return quiesced
 

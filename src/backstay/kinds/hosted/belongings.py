@@ -16,6 +16,7 @@ from backstay.flows.keyring import Known, prove
 from backstay.kinds.hosted.cluster import Hosted
 from backstay.kinds.hosted.find import find
 from backstay.kinds.hosted.keys import SavedKeys, saved_keys
+from backstay.kinds.hosted.quiesce import Quiesced
 from backstay.kinds.hosted.resources import Resources, collect
 from backstay.kubeapi.api import Api
 from backstay.mvcc.snapshot import Snapshot
@@ -25,7 +26,7 @@ from backstay.repo.keyring import Keyring, Kms
 from backstay.repo.keyring_document import HOSTED
 from backstay.repo.manifest import HostedEntry
 from backstay.repo.name import Run
-from backstay.report import Check, Report
+from backstay.report import Check, Report, Verdict
 
 #: What the manifest calls the objects that are no Secrets.
 RESOURCES = "resources.yaml"
@@ -85,9 +86,8 @@ class Belongings:
         self._report = report
         self._keys = saved_keys(api, hosted)
         self._came = False
-        #: Set by whoever quiesces: whether nothing wrote, and for how long the API was down.
-        self.quiesced: bool | None = None
-        self.api_downtime: float | None = None
+        #: Set by whoever quiesces, when that is over.
+        self.quiesced: Quiesced | None = None
         for warning in (*self._keys.warnings, *self._keys.replaced):
             report.warn(warning)
 
@@ -123,7 +123,12 @@ class Belongings:
             data=self._places.data.config.repository,
         )
         document = Document(RESOURCES, resources.public_yaml.encode())
-        return Kept(keyring=entry, documents=(document,), hosted=self._entry(resources))
+        return Kept(
+            keyring=entry,
+            documents=(document,),
+            hosted=self._entry(resources),
+            checks=quiesced_checks(self.quiesced),
+        )
 
     def _keyring(self, manifests: str) -> Keyring:
         return Keyring(
@@ -149,10 +154,37 @@ class Belongings:
             rotating=self._keys.rotating,
             kms=flat(self._keys.kms),
             transport=self._transport,
-            quiesced=self.quiesced,
-            api_downtime=None if self.api_downtime is None else round(self.api_downtime, 3),
+            quiesced=None if self.quiesced is None else self.quiesced.holds,
+            api_downtime=downtime(self.quiesced),
             missing=tuple(name[:_TEXT] for name in resources.missing[:_MANY]),
         )
+
+
+def downtime(quiesced: Quiesced | None) -> float | None:
+    """Say for how many seconds the API was down; None where it was not, or nobody saw its end."""
+    if quiesced is None or quiesced.downtime_seconds is None:
+        return None
+    return round(quiesced.downtime_seconds, 3)
+
+
+def quiesced_checks(quiesced: Quiesced | None) -> tuple[Check, ...]:
+    """Say what came of quiescing. The snapshot is as good without; what was asked for is not there.
+
+    Args:
+        quiesced: how it went; None where it was not asked for.
+    """
+    if quiesced is None:
+        return ()
+    found = {"quiesced": quiesced.holds, "put-back": quiesced.back}
+    return tuple(
+        Check(
+            name=name,
+            verdict=Verdict.PASS if good else Verdict.COULD_NOT_VERIFY,
+            detail=quiesced.detail,
+            seconds=0.0,
+        )
+        for name, good in found.items()
+    )
 
 
 def together(before: SavedKeys, after: SavedKeys) -> SavedKeys:
