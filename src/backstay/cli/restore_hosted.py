@@ -62,6 +62,12 @@ _LIMIT = 16 << 20
 @click.option("--force", is_flag=True, help="Go on in spite of what can be lifted.")
 @click.option("--apply", "apply_", is_flag=True, help="Apply the manifests too.")
 @click.option("--wait", is_flag=True, help="With --apply: wait for the restore, and prove it.")
+@click.option(
+    "--wait-timeout",
+    type=Duration(),
+    help="Patience until etcd is there, until it is restored, and until the API is available; each"
+    " has its own.  [default: 20m, 2h, 1h]",
+)
 @click.option("--dry-run", is_flag=True, help="Print the steps, and do nothing.")
 @transport
 @options.kube_access
@@ -85,7 +91,7 @@ def hosted(session: Session, /, *, subject: str, **more: Any) -> int:
     if more["apply_"]:
         done, made = _apply(session, found, staging, more)
         session.close()
-        _tell_applied(session, made, done)
+        _tell_applied(session, made, staging, done)
         return exit_code(done.checks)
     made = _make(session, found, staging, more)
     session.close()
@@ -98,6 +104,8 @@ def _check(more: dict[str, Any]) -> None:
         raise UsageError(
             "the manifests come from one of two places", "give --rendered FILE or --from-backup"
         )
+    if more["wait_timeout"] is not None and not more["wait"]:
+        raise UsageError("--wait-timeout is there for --wait", "add --wait, or leave it out")
     if more["wait"] and not more["apply_"]:
         raise UsageError("there is nothing to wait for", "add --apply, or leave out --wait")
     if more["apply_"] and more["output"]:
@@ -176,17 +184,38 @@ def _apply(
     session: Session, found: "BackupSubject", staging: "Staging", more: dict[str, Any]
 ) -> "tuple[RolledOut, Made]":
     from backstay.clock import SystemClock
-    from backstay.kinds.hosted.rollout import Options, earlier_url, roll_out, target_of
+    from backstay.kinds.hosted.rollout import Options, earlier_url, examine, roll_out, target_of
     from backstay.kubeapi.connect import connect
 
     clock, wanted = SystemClock(), _options(more)
     with connect(more["kubeconfig"], more["context"]) as api:
         name, namespace = target_of(found.entry.manifest, wanted.rendered)
         url = earlier_url(api, name, namespace, found.name)
-        made = _make(session, found, staging, more, options=wanted, url=url)
-        rolling = Options(wait=more["wait"], force=more["force"], transport=more["transport"])
+        made = _make(
+            session,
+            found,
+            staging,
+            more,
+            options=wanted,
+            url=url,
+            examine=lambda text: examine(api, text, found.name, force=wanted.force),
+        )
+        rolling = Options(
+            wait=more["wait"],
+            force=wanted.force,
+            transport=more["transport"],
+            patience=_patience(more["wait_timeout"]),
+        )
         done = roll_out(api, made, staging, rolling, clock=clock, report=session.report())
     return done, made
+
+
+def _patience(seconds: float | None) -> Any:
+    from backstay.kinds.hosted.waiting import Options
+
+    if seconds is None:
+        return Options()
+    return Options(appear=seconds, restored=seconds, available=seconds)
 
 
 def _write(session: Session, made: "Made", staging: "Staging", output: Path | None) -> None:
@@ -223,8 +252,10 @@ def _document(made: "Made", place: str, output: Path | None) -> dict[str, Any]:
     }
 
 
-def _tell_applied(session: Session, made: "Made", done: "RolledOut") -> None:
+def _tell_applied(session: Session, made: "Made", staging: "Staging", done: "RolledOut") -> None:
     from backstay.cli.verdicts import answer_checks, tell_checks
+
+    place = f"{staging.url}/{made.staged}" if made.staged else ""
 
     if session.json:
         session.answer(
@@ -235,6 +266,7 @@ def _tell_applied(session: Session, made: "Made", done: "RolledOut") -> None:
                 backup=made.restore,
                 created=list(done.created),
                 kept=list(done.kept),
+                staged=place,
                 removed=done.removed,
             )
         )
@@ -242,8 +274,10 @@ def _tell_applied(session: Session, made: "Made", done: "RolledOut") -> None:
     session.tell(f"created {len(done.created)} objects, {len(done.kept)} were there already")
     if done.checks:
         tell_checks(session, done.checks, good="restored and proven")
-    else:
-        session.tell("Next: run the same with --wait, or look at the HostedCluster")
+        return
+    if made.expires is not None:
+        session.tell(f"the snapshot lies in the clear at {place}, until {made.expires:%F %H:%MZ}")
+    session.tell("Next: run the same with --wait: it waits, proves, and takes that away")
 
 
 def _show_steps(session: Session, subject: str, more: dict[str, Any]) -> int:

@@ -104,6 +104,39 @@ def _namespace(api: Api, name: str) -> Object | None:
         return {}
 
 
+def check(api: Api, creation: Creation, *, report: Report, force: bool = False) -> Found:
+    """Look whether everything can be created; nothing is.
+
+    Args:
+        api: of the management cluster.
+        creation: what is wanted.
+        report: is told what can't be known yet.
+        force: as in `apply`.
+
+    Returns:
+        What is there already.
+
+    Raises:
+        AlreadyExistsError: something is there that must not be.
+        RefusedError: the release can't restore what is asked for.
+        KubeForbiddenError: rights are missing.
+        KubeError: the API failed.
+    """
+    _check_rights(api, needed(creation))
+    found = look(api, creation)
+    reasons = judge(creation, found)
+    if reasons:
+        raise AlreadyExistsError(
+            "nothing was created: " + "; ".join(reason.what for reason in reasons[:_NAMED]),
+            reasons[0].do,
+        )
+    pairs = zip(creation.items, found.objects, strict=True)
+    if any(item.resource == NAMESPACES for item, there in pairs if there is None):
+        _check_rights(api, [Wanted("create", NAMESPACES, "")])
+    _check_etcd_init(api, creation, report, force=force)
+    return found
+
+
 def apply(api: Api, creation: Creation, *, report: Report, force: bool = False) -> Applied:
     """Create what is not there yet, after everything has been looked at.
 
@@ -120,19 +153,8 @@ def apply(api: Api, creation: Creation, *, report: Report, force: bool = False) 
         KubeForbiddenError: rights are missing; nothing was created.
         KubeError: the API failed on the way; the same restore, run again, goes on.
     """
-    _check_rights(api, needed(creation))
-    found = look(api, creation)
-    reasons = judge(creation, found)
-    if reasons:
-        raise AlreadyExistsError(
-            "nothing was created: " + "; ".join(reason.what for reason in reasons[:_NAMED]),
-            reasons[0].do,
-        )
+    found = check(api, creation, report=report, force=force)
     pairs = list(zip(creation.items, found.objects, strict=True))
-    missing = [item for item, there in pairs if there is None]
-    if any(item.resource == NAMESPACES for item in missing):
-        _check_rights(api, [Wanted("create", NAMESPACES, "")])
-    _check_etcd_init(api, creation, report, force=force)
     created: list[str] = []
     kept: list[str] = []
     with report.task("creating objects", len(pairs), "objects") as progress:

@@ -8,7 +8,7 @@ What can fail is looked at before the plain snapshot is put anywhere; what fails
 away again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -56,6 +56,8 @@ class Options:
         force: go on in spite of what can be lifted.
         authorities: PEM certificates that are trusted here, beside the system's.
         url: that an earlier run of the same restore has made: nothing is staged then.
+        examine: is given the finished manifests, but for the URL, before anything is staged; what
+            it raises ends it.
     """
 
     rendered: bytes | None = field(default=None, repr=False)
@@ -64,6 +66,7 @@ class Options:
     force: bool = False
     authorities: bytes = b""
     url: Secret | None = None
+    examine: Callable[[str], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +172,9 @@ class _Making:
     def make(self, snapshot: Snapshot) -> Made:
         plan = self._plan(snapshot)
         # With a URL that leads nowhere: all else that stands against it is found.
-        prepare(self.documents, plan).check()
+        prepared = prepare(self.documents, plan)
+        prepared.check()
+        self.options.examine(prepared.text)
         if self.options.url is not None:
             return self._made(snapshot, plan, self.options.url)
         with self._staged(snapshot) as (staged, link):

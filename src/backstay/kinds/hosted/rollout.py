@@ -3,9 +3,10 @@
 Border: the order of things. What each does is in `apply`, `waiting` and `restored`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 from backstay.checks.question import ask, unknown
 from backstay.client.access import Access, Timeouts
@@ -13,9 +14,9 @@ from backstay.client.etcd import Etcd
 from backstay.client.secret import Secret
 from backstay.clock import Clock
 from backstay.errors import BackstayError
-from backstay.kinds.hosted.apply import apply
+from backstay.kinds.hosted.apply import apply, check
 from backstay.kinds.hosted.cluster import MAIN, at, control_plane_namespace
-from backstay.kinds.hosted.creation import MARK, plan
+from backstay.kinds.hosted.creation import MARK, Creation, plan
 from backstay.kinds.hosted.documents import parse_documents
 from backstay.kinds.hosted.etcd_init import etcd_init_gone
 from backstay.kinds.hosted.find import find
@@ -33,6 +34,12 @@ from backstay.report import Check, Report, Verdict
 
 #: A connection through the API takes two handshakes more.
 _FORWARDED = Timeouts(dial=20.0, command=20.0)
+_URL = "spec.etcd.managed.storage.restoreSnapshotURL"
+#: What `waiting` calls its look at upstream's own condition.
+CONDITION = "snapshot-restored"
+#: Seconds for the pods of etcd to be replaced, once upstream has taken etcd-init out.
+_LEAVES = 1200.0
+_LOOK = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +111,7 @@ def earlier_url(api: Api, name: str, namespace: str, restore: str) -> Secret | N
     """
     there = api.find(HOSTED_CLUSTERS, name, namespace)
     annotations: dict[str, object] = at(there, "metadata.annotations", {})
-    urls: list[object] = at(there, "spec.etcd.managed.storage.restoreSnapshotURL", [])
+    urls: list[object] = at(there, _URL, [])
     if annotations.get(MARK) != restore or len(urls) != 1 or not isinstance(urls[0], str):
         return None
     return Secret(urls[0])
@@ -128,14 +135,63 @@ def roll_out(
         RefusedError: the release can't restore what is asked for; nothing was created.
         KubeError: the API failed; the same restore, run again, goes on.
     """
-    documents = [dict(one.value) for one in parse_documents(made.text, "the manifests").manifests]
-    creation = plan(documents, made.restore)
-    applied = apply(api, creation, report=report, force=options.force)
+    with _needed(api, made, staging, report):
+        applied = apply(api, _creation(made.text, made.restore), report=report, force=options.force)
     if not options.wait:
         return RolledOut(created=applied.created, kept=applied.kept)
     checks = _proven(api, made, options, clock, report)
-    removed = _remove(api, made, staging, report)
+    removed = _remove(api, made, staging, _leaving(checks, options), clock=clock, report=report)
     return RolledOut(created=applied.created, kept=applied.kept, checks=checks, removed=removed)
+
+
+def examine(api: Api, text: str, restore: str, *, force: bool) -> None:
+    """Look whether manifests can be applied, before a plain snapshot is put anywhere.
+
+    Args:
+        api: of the management cluster.
+        text: the manifests; their URL may be another than it will be.
+        restore: which restore this is.
+        force: lift what can be lifted.
+
+    Raises:
+        UsageError: there is something among them that a restore does not create.
+        AlreadyExistsError: something is there that must not be.
+        RefusedError: the release can't restore what is asked for.
+        KubeError: the API failed, or rights are missing.
+    """
+    check(api, _creation(text, restore), report=Report(), force=force)
+
+
+def _creation(text: str, restore: str) -> Creation:
+    documents = parse_documents(text, "the manifests").manifests
+    return plan([dict(one.value) for one in documents], restore)
+
+
+@contextmanager
+def _needed(api: Api, made: Made, staging: Staging, report: Report) -> Iterator[None]:
+    """Take the restore object away where the block fails before a HostedCluster names it."""
+    try:
+        yield
+    except BaseException:
+        if made.staged:
+            _forget(api, made, staging, report)
+        raise
+
+
+def _forget(api: Api, made: Made, staging: Staging, report: Report) -> None:
+    place = f"{staging.url}/{made.staged}"
+    try:
+        url = earlier_url(api, made.name, made.namespace, made.restore)
+        if url is not None and _leads_to(url, made.staged):
+            report.warn(f"{place} stays: the HostedCluster names it; run the same again to go on")
+            return
+        staging.remove(made.staged)
+    except BackstayError as error:
+        report.warn(f"{place} is left, and open to who can read it: {error}")
+
+
+def _leads_to(url: Secret, path: str) -> bool:
+    return unquote(urlsplit(url.reveal()).path).endswith(f"/{path}")
 
 
 def _proven(
@@ -187,20 +243,58 @@ def _each(reached: Reached, clock: Clock) -> Iterator[Mapping[str, Etcd]]:
         yield members
 
 
-def _remove(api: Api, made: Made, staging: Staging, report: Report) -> bool:
+def _leaving(checks: Sequence[Check], options: Options) -> float:
+    """For how long to wait until etcd-init has gone; where upstream leaves it, not at all."""
+    restored = any(check.name == CONDITION and check.verdict is Verdict.PASS for check in checks)
+    return min(options.patience.available, _LEAVES) if restored else 0.0
+
+
+def _remove(
+    api: Api, made: Made, staging: Staging, seconds: float, *, clock: Clock, report: Report
+) -> bool:
     """Delete the restore object, where no pod will download it again."""
-    if not made.staged:
-        return False
-    where = control_plane_namespace(made.namespace, made.name)
     place = f"{staging.url}/{made.staged}"
     try:
-        stateful_set = api.find(STATEFUL_SETS, MAIN, where)
-        if stateful_set is None or not etcd_init_gone(stateful_set):
-            report.say(f"{place} stays: a pod that restarts would download it again")
+        path = made.staged or _earlier(made, staging)
+        if not path:
+            report.warn(
+                f"the restore object of an earlier run is not in {staging.url}: if it lies"
+                " elsewhere, delete it there"
+            )
             return False
-        staging.remove(made.staged)
+        place = f"{staging.url}/{path}"
+        if not _has_gone(api, made, seconds, clock, report):
+            report.warn(
+                f"{place} stays, open to who has its URL: a pod that restarts would download it"
+                " again; once etcd-init has left the StatefulSet, the same command removes it"
+            )
+            return False
+        staging.remove(path)
     except BackstayError as error:
         report.warn(f"{place} is left, and open to who can read it: {error}")
         return False
     report.say(f"{place} is deleted")
     return True
+
+
+def _earlier(made: Made, staging: Staging) -> str:
+    """Find the object that an earlier run has staged; empty where it is not there."""
+    hosted = parse_documents(made.text, "the manifests").hosted_cluster.value
+    urls: list[object] = at(hosted, _URL, [])
+    told = [Secret(url) for url in urls if isinstance(url, str)]
+    paths = [one.path for one in staging.staged()]
+    return next((path for path in paths for url in told if _leads_to(url, path)), "")
+
+
+def _has_gone(api: Api, made: Made, seconds: float, clock: Clock, report: Report) -> bool:
+    """Wait until no pod has an etcd-init: they are replaced one by one, after the proof."""
+    where = control_plane_namespace(made.namespace, made.name)
+    deadline = clock.monotonic() + seconds
+    with report.task("waiting for etcd-init to leave the StatefulSet"):
+        while True:
+            stateful_set = api.find(STATEFUL_SETS, MAIN, where)
+            if stateful_set is not None and etcd_init_gone(stateful_set):
+                return True
+            if clock.monotonic() >= deadline:
+                return False
+            clock.sleep(_LOOK)
