@@ -321,7 +321,7 @@ _ANYTHING = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(_ANYTHING)
 def test_no_saved_cluster_raises_anything(spec):
     base = {"kind": "HostedCluster", "metadata": spec, "spec": spec}
