@@ -8,7 +8,7 @@ that the operator has made up for a cluster that asked for none.
 
 from dataclasses import dataclass, field
 
-from backstay.errors import FormatError
+from backstay.errors import FormatError, KubeForbiddenError
 from backstay.kinds.hosted.cluster import Hosted, is_name, secret_value
 from backstay.kinds.hosted.encryption import (
     Reference,
@@ -162,7 +162,14 @@ class _Drawer:
         if not is_name(reference.secret):
             wrong.append(f"{title} can't be: that is no name")
             return None
-        secret = self._api.find(SECRETS, reference.secret, namespace)
+        try:
+            secret = self._api.find(SECRETS, reference.secret, namespace)
+        except KubeForbiddenError:
+            if namespace == self._hosted.namespace:
+                raise
+            # A copy, of which no role can know the name; what kube-apiserver reads has it too.
+            wrong.append(f"{title} may not be read")
+            return None
         value = secret_value(secret, FIELD)
         if secret is None:
             wrong.append(f"{title} is not there")
