@@ -158,8 +158,9 @@ async def _document(request: web.BaseRequest) -> Object:
 
 def seen_of(request: web.BaseRequest) -> Seen:
     """Take a request apart, as the authorizer of an API server does."""
-    path = request.raw_path.partition("?")[0]
-    parts = [unquote(part) for part in path.strip("/").split("/")]
+    # As a real server: taken apart after `%2F` is undone, so that a name may become two.
+    path = unquote(request.raw_path.partition("?")[0])
+    parts = path.strip("/").split("/")
     group = ""
     if parts[0] == "apis" and len(parts) > 2:
         group, parts = parts[1], parts[3:]

@@ -393,6 +393,19 @@ def test_of_several_files_the_first_that_says_something(write, monkeypatch, tmp_
     assert Login(second).read().server == "https://api.example.com:6443"
 
 
+def test_paths_begin_where_they_are_written(write, monkeypatch):
+    contexts = write(document(clusters=[], users=[]), folder="a")
+    parts = document({"certificate-authority": "ca.crt"}, {"tokenFile": "token"})
+    del parts["contexts"]
+    cluster = write(parts, folder="b")
+    write(AUTHORITY.pem.decode(), "ca.crt", "b")
+    write("of-b", "token", "b")
+    monkeypatch.setenv("KUBECONFIG", f"{contexts}{os.pathsep}{cluster}")
+    found = Login().read()
+    assert found.headers == {"Authorization": "Bearer of-b"}
+    assert len(found.tls.get_ca_certs()) == 1
+
+
 def test_the_file_in_the_home_directory(tmp_path, monkeypatch):
     folder = tmp_path / "home" / ".kube"
     folder.mkdir(parents=True)

@@ -705,6 +705,32 @@ def test_nothing_is_asked_before_there_is_a_question(kube):
     assert kube.requests == []
 
 
+def test_what_a_request_says(kube):
+    """In the clear, to see it; and so without the token."""
+    heads = []
+
+    def serve(listener):
+        with listener.accept()[0] as connection:
+            heads.append(connection.recv(65536).decode())
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        path = edited(kube, {"server": f"http://127.0.0.1:{listener.getsockname()[1]}"})
+        with connect(path, None) as api:
+            api.patch(SECRETS, "key", {"data": {"a": None}}, SPACE)
+        thread.join(10)
+    line, *headers = heads[0].partition("\r\n\r\n")[0].split("\r\n")
+    assert line == f"PATCH {SECRETS.path(SPACE, 'key')} HTTP/1.1"
+    said = {name.lower(): value for name, value in (each.split(": ", 1) for each in headers)}
+    assert said["content-type"] == "application/merge-patch+json"
+    assert (said["accept"], said["accept-encoding"]) == ("application/json", "identity")
+    assert said["user-agent"] == "backstay"
+    assert "authorization" not in said
+    assert heads[0].endswith('{"data": {"a": null}}')
+
+
 def test_a_path_before_the_api(kube):
     """Some platforms put a path before: https://rancher/k8s/clusters/c-1."""
     path = edited(kube, {"server": f"{kube.url}/k8s/clusters/c-1/"})
