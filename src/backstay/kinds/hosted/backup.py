@@ -139,12 +139,11 @@ def _during(
     wanted = options.quiesce
     if wanted is None:
         return nullcontext
+    watch = _watcher(reached)
 
     @contextmanager
     def quiesced() -> Iterator[None]:
-        quiesce = Quiesce(
-            api, hosted, _watcher(reached), options=wanted, clock=clock, report=report
-        )
+        quiesce = Quiesce(api, hosted, watch, options=wanted, clock=clock, report=report)
         with quiesce:
             yield
         belongings.quiesced = quiesce.outcome
