@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from backstay.errors import StoreError
+from backstay.repo import keyring
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Encryption, Role, new_config
 from backstay.repo.document import encode
@@ -37,6 +38,19 @@ def test_promise_1_an_unfinished_file_is_swept_when_it_is_old(tmp_path):
     assert repository.sweep().paths == ("clusters/prod/objects/.b.00000002.part",)
     assert young.exists()
     assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    ("role", "sweep"), [(Role.DATA, Repository.sweep), (Role.KEYS, keyring.sweep)]
+)
+def test_what_a_killed_init_left_of_its_probe_is_swept_when_it_is_old(tmp_path, role, sweep):
+    _, recipient = generate(NOW)
+    repository = Repository.init(FileStore(tmp_path), new_config(role, [recipient], {}, NOW))
+    repository.store.put_new("probe/0a1b2c3d/small", b"first")
+    assert sweep(repository).paths == ()
+    _age(tmp_path, timedelta(hours=25))
+    assert sweep(repository).paths == ("probe/0a1b2c3d/small",)
+    assert not list(repository.store.list("probe"))
 
 
 @pytest.mark.parametrize("fault", TOLD)

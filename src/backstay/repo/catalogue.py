@@ -39,6 +39,7 @@ from backstay.repo.name import (
     objects_of,
 )
 from backstay.repo.note import Note, parse_note
+from backstay.repo.probe import left_over
 from backstay.repo.store import ObjectInfo, Store
 from backstay.report import Verdict
 
@@ -308,6 +309,7 @@ class Repository:
         dead = [
             info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
         ]
+        dead += left_over(self.store, before)
         for info in dead:
             self.store.delete(info.path)
         partial = self.store.clear_partial(before)

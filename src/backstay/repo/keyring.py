@@ -50,6 +50,7 @@ from backstay.repo.keyring_document import (
 )
 from backstay.repo.manifest import KeyringEntry, ObjectEntry
 from backstay.repo.name import BackupId, Run, check_cluster
+from backstay.repo.probe import left_over
 from backstay.repo.sealing import seal, unseal
 from backstay.repo.store import ObjectInfo, Store
 
@@ -392,6 +393,7 @@ def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
     store = repository.store
     before = store.now() - age
     dead = [info for name in repository.clusters() for info in _half(store, name, before)]
+    dead += left_over(store, before)
     for info in dead:
         store.delete(info.path)
     partial = store.clear_partial(before)

@@ -11,11 +11,12 @@ live without is a finding.
 import secrets
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from backstay.clock import Clock
 from backstay.errors import AlreadyExistsError, BackstayError, NotFoundError, StoreError
-from backstay.repo.store import Store
+from backstay.repo.store import ObjectInfo, Store
 
 FOLDER = "probe"
 #: More than one part of an upload, so that the upload in parts is tried too.
@@ -112,6 +113,16 @@ def probe(store: Store, clock: Clock) -> Capabilities:
         deletes=deletes,
         clock_skew=round(skew, 1),
     )
+
+
+def left_over(store: Store, before: datetime) -> tuple[ObjectInfo, ...]:
+    """Find what probes that were killed left.
+
+    Args:
+        store: the store.
+        before: what is younger, by the store's clock, may be of one that still runs.
+    """
+    return tuple(info for info in store.list(FOLDER) if info.modified < before)
 
 
 def _write_and_read(store: Store, path: str) -> None:
