@@ -270,7 +270,7 @@ class Run:
 
 @dataclass
 class Killing:
-    """A store and a program that is killed over it."""
+    """A store and a program that is killed over it; `runs.txt` in its folder tells all runs."""
 
     folder: Path
     server: S3Server
@@ -324,7 +324,10 @@ class Killing:
             born(child)
             child.join(_PATIENCE)
             assert child.exitcode is not None, "it hangs"
-        return Run(child.exitcode, self.moments.seen, self.moments.killed, log.read_text())
+        run = Run(child.exitcode, self.moments.seen, self.moments.killed, log.read_text())
+        with (self.folder / "runs.txt").open("a") as file:
+            print(at, run.code, run.killed, file=file)
+        return run
 
     @property
     def temporary(self) -> list[Path]:
