@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,14 +50,15 @@ def compared(
     on: str,
     *,
     times: tuple[Times, Times],
-    goal: float,
+    goal: float | None = None,
     notes: Sequence[str] = (),
 ) -> Row:
     """Make a row of two times and the ratio that they should have at most."""
     ours, theirs = times
     ratio = ours.median / theirs.median
-    cells = (what, against, on, str(ours), str(theirs), f"{ratio:.2f}", f"{goal:g}x")
-    return Row(cells, ratio <= goal, tuple(notes))
+    told = "" if goal is None else f"{goal:g}x"
+    cells = (what, against, on, str(ours), str(theirs), f"{ratio:.2f}", told)
+    return Row(cells, None if goal is None else ratio <= goal, tuple(notes))
 
 
 def limited(what: str, on: str, ours: float, unit: str, goal: float | None = None) -> Row:
@@ -74,29 +75,55 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([head, rule, *(row.line for row in rows), ""])
 
 
-def page(rows: Sequence[Row], *, words: str, machine: Sequence[str]) -> str:
-    """Write the page that keeps a run.
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page, which is measured together.
+
+    Attributes:
+        title: its heading, which no other has.
+        text: what is under it, when and on what it was measured first.
+    """
+
+    title: str
+    text: str
+
+    @classmethod
+    def of(
+        cls, title: str, rows: Sequence[Row], *, words: str, machine: Sequence[str], about: str = ""
+    ) -> "Section":
+        """Make one of what a run found.
+
+        Args:
+            title: its heading.
+            rows: what was found.
+            words: the command line of the run.
+            machine: on what; see `facts`.
+            about: what a reader must know of how these were measured.
+        """
+        now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        facts = [*machine, f"load after the run: {os.getloadavg()[1]:.1f}"]
+        notes = [note for row in rows for note in row.notes]
+        lines = [f"Written by `{words}`, {now}.", "", *(f"- {fact}" for fact in facts), ""]
+        return cls(title, "\n".join([*lines, *([about] if about else []), table(rows), *notes]))
+
+
+def page(sections: Sequence[Section], before: str = "") -> str:
+    """Write the page that keeps what was measured.
 
     Args:
-        rows: what was found.
-        words: the command line of the run.
-        machine: on what; see `facts`.
+        sections: of this run.
+        before: the page as it was: sections of it that this run has not are kept as they are.
     """
-    notes = [note for row in rows for note in row.notes]
-    return "\n".join(
-        [
-            "# Speed and memory",
-            "",
-            f"Written by `{words}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-            "",
-            *(f"- {fact}" for fact in machine),
-            "",
-            METHOD,
-            table(rows),
-            *notes,
-            "",
-        ]
-    )
+    kept = {section.title: section for section in _sections(before)}
+    kept |= {section.title: section for section in sections}
+    parts = [f"## {section.title}\n\n{section.text.strip()}\n" for section in kept.values()]
+    return "\n".join(["# Speed and memory\n", METHOD, *parts])
+
+
+def _sections(text: str) -> Iterator[Section]:
+    for part in f"\n{text}".split("\n## ")[1:]:
+        title, _, body = part.partition("\n")
+        yield Section(title, body)
 
 
 def facts() -> list[str]:

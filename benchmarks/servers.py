@@ -1,4 +1,7 @@
-"""The servers of a run: an etcd that serves a snapshot's data, an S3 server, a repository in it."""
+"""The servers of a run: an etcd that serves a snapshot's data, an S3 server, a repository in it.
+
+`servers` has an etcd alone, `hosted_servers` one that belongs to a hosted control plane.
+"""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.apiserver import ControlPlane
 from benchmarks.programs import BACKSTAY, ETCDUTL, Run, run
 from kit import s3
 from kit.cli import etcd_variables
@@ -48,9 +52,14 @@ class Servers:
         return replace(done, cpu=done.cpu + self._cpu() - before)
 
     def _cpu(self) -> float:
-        # Fields 14 and 15 (proc(5)), counted behind the program's name.
-        stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2] for pid in self.pids)
-        return sum(sum(map(int, stat.split()[11:13])) for stat in stats) / _TICKS
+        return sum(map(cpu_of, self.pids))
+
+
+def cpu_of(pid: int) -> float:
+    """Tell for how many seconds a process has worked, without its children."""
+    # Fields 14 and 15 (proc(5)), counted behind the program's name.
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+    return sum(map(int, stat.split()[11:13])) / _TICKS
 
 
 @contextmanager
@@ -76,6 +85,37 @@ def servers(folder: Path, snapshot: Path) -> Iterator[Servers]:
         ready = Servers(folder, variables, server.root / s3.BUCKET, (etcd.pid, server.pid))
         ready.run(ready.backstay("init", "--recipient", _recipient(folder / "identity")))
         yield ready
+
+
+@contextmanager
+def hosted_servers(folder: Path, snapshot: Path) -> Iterator[tuple[Servers, ControlPlane]]:
+    """Serve a hosted control plane that has a snapshot's data, and its two repositories.
+
+    The data's repository is in an S3 server over TLS, as a restore needs it; that of the keys is
+    a directory.
+    """
+    folder.mkdir()
+    with ExitStack() as stack:
+        plane = stack.enter_context(ControlPlane.start(folder / "plane", snapshot))
+        certificate = s3.throw_away_certificate(folder / "tls")
+        server = stack.enter_context(s3.plain(folder / "s3", tls=certificate, flags=_NO_ETAGS))
+        variables = {
+            **plane.variables,
+            **server.environment,
+            "SSL_CERT_FILE": str(certificate.authority),
+            "BACKSTAY_REPO": REPOSITORY,
+            "BACKSTAY_KEYS_REPO": f"file://{folder / 'keys'}",
+            "BACKSTAY_SPOOL_DIR": str(folder),
+            "BACKSTAY_IDENTITY": str(folder / "identity"),
+        }
+        pids = (plane.etcd_pid, plane.api_pid, server.pid)
+        ready = Servers(folder, variables, server.root / s3.BUCKET, pids)
+        run([BACKSTAY, "keygen", "-o", folder / "identity"])
+        recipient = ("--recipient", _recipient(folder / "identity"))
+        ready.run(ready.backstay("init", *recipient))
+        keys = ("--repo", variables["BACKSTAY_KEYS_REPO"], "--role", "keys")
+        ready.run(ready.backstay("init", *keys, *recipient))
+        yield ready, plane
 
 
 def _recipient(identity: Path) -> str:

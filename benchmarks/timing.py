@@ -1,7 +1,7 @@
 """Timing two things fairly: by turns, several times, and by their medians."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -48,15 +48,21 @@ def by_turns(ours: Measured, theirs: Measured, repetitions: int) -> tuple[Times,
 
     Each is done once before, and not counted: programs and files are in memory then.
     """
-    runs: tuple[list[Run], list[Run]] = ([], [])
+    first, second = in_turn((ours, theirs), repetitions)
+    return first, second
+
+
+def in_turn(ways: Sequence[Measured], repetitions: int) -> list[Times]:
+    """Do several by turns; see `by_turns`."""
+    runs: list[list[Run]] = [[] for _ in ways]
     for turn in range(repetitions + 1):
-        for done, measured in zip(runs, (ours, theirs), strict=True):
+        for done, measured in zip(runs, ways, strict=True):
             # What an earlier run left to be written must not slow this one.
             os.sync()
             run = measured()
             if turn:
                 done.append(run)
-    return Times.of(runs[0]), Times.of(runs[1])
+    return [Times.of(done) for done in runs]
 
 
 def warm(path: Path) -> None:

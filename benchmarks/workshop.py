@@ -17,6 +17,9 @@ LIKE_OBJECTS = Data(keys=290_000, value_size=2560, random=0.1)
 #: About 100 MB and 2 GB.
 LITTLE = Data(keys=24_000, value_size=2560)
 MUCH = Data(keys=480_000, value_size=2560)
+#: About 500 MB, as compressible as `LIKE_OBJECTS`, and 1 GB.
+CONTROL_PLANE = Data(keys=120_000, value_size=2560, random=0.1)
+LARGE_CONTROL_PLANE = Data(keys=240_000, value_size=2560)
 
 
 @dataclass(frozen=True, slots=True)
