@@ -111,7 +111,8 @@ def _saved(
     """
     from backstay.cli.connect import read_identities
     from backstay.flows.fetch import BackupSubject
-    from backstay.flows.keyring import BackupKeys, FileKeys
+    from backstay.flows.keymatch import FileKeys
+    from backstay.flows.keyring import BackupKeys
     from backstay.flows.verify import KeyQuestion
 
     def opened() -> "Repository":

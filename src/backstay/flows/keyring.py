@@ -1,16 +1,16 @@
-"""The keys that belong to a snapshot: from the keyring of its backup, or matched to a file.
+"""The keys that belong to a snapshot, and whether they open it.
 
 Border: which keys, and what it means that there are none. How keys are tried on values is
-`kubedata.proof`'s business.
+`kubedata.proof`'s business; which keyrings suit a file that no manifest names, `keymatch`'s.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from backstay.checks import keys as question
 from backstay.checks.question import Answer, passed
-from backstay.errors import FormatError, NotFoundError
+from backstay.errors import FormatError, NotFoundError, StoreError
 from backstay.kubedata.cipher import AES_CBC
 from backstay.kubedata.encryption import (
     IDENTITY,
@@ -20,30 +20,17 @@ from backstay.kubedata.encryption import (
     Rule,
     hypershift_configuration,
 )
-from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED, take_inventory
 from backstay.kubedata.outcome import KeyProof, shown
 from backstay.kubedata.proof import prove_keys
 from backstay.kubedata.resource import ANY, Resource
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.catalogue import Repository, Unreadable
+from backstay.repo.catalogue import Repository
 from backstay.repo.identity import Identities
-from backstay.repo.keyring import (
-    Keyring,
-    Kms,
-    Saved,
-    SavedKey,
-    check_meant,
-    check_place,
-    find,
-    headers,
-    load,
-)
+from backstay.repo.keyring import Keyring, Kms, SavedKey, check_meant, find, load
 from backstay.repo.keyring_document import HOSTED
 from backstay.repo.manifest import KeyringEntry, Manifest
 from backstay.report import Verdict
 
-#: Keys of one name that are tried. Names have 32 bits: two that meet by chance are rare.
-_NAMESAKES = 16
 #: The order in which an API server would have the keys of a cluster.
 _ORDER = {"active": 0, "target": 1, "backup": 2}
 
@@ -120,9 +107,9 @@ class BackupKeys:
         """Find early what makes the question pointless.
 
         Raises:
-            NotFoundError: no keys were saved with the backup, or there is no such repository.
+            NotFoundError: no keys were saved with the backup.
             RefusedError: its keys lie in another repository, or this one is for data.
-            StoreError: the store refuses.
+            StoreError: there is no such repository, or the store refuses.
         """
         self._place  # noqa: B018 - it is opened by that
 
@@ -136,7 +123,7 @@ class BackupKeys:
 
     @cached_property
     def _place(self) -> Repository:
-        repository = self.open()
+        repository = opened(self.open)
         check_means(self.manifest, repository)
         return repository
 
@@ -147,58 +134,17 @@ class BackupKeys:
         return Known.of(keyring.keys, keyring.kms)
 
 
-@dataclass(frozen=True)
-class FileKeys:
-    """The keys of a snapshot file, matched by their names among all that were saved.
+def opened(open_repository: Callable[[], Repository]) -> Repository:
+    """Open a repository; that there is none says nothing of the keys, so it is no NotFoundError.
 
-    Attributes:
-        open: opens the repository that has keyrings.
-        identities: private keys.
+    Raises:
+        RefusedError: it is for data.
+        StoreError: there is none, or the store refuses.
     """
-
-    open: Callable[[], Repository]
-    identities: Identities | None
-
-    def prepare(self) -> None:
-        """Find early what makes the question pointless.
-
-        Raises:
-            NotFoundError: there is no such repository.
-            RefusedError: it is for data.
-            StoreError: the store refuses.
-        """
-        check_place(self._place)
-
-    def __call__(self, snapshot: Snapshot) -> Known:
-        """Match and open keyrings.
-
-        Raises: as `keyrings_for_file`.
-        """
-        names = names_in(snapshot)
-        if not names:
-            return Known(configurations=(configuration(()),))
-        matched = match(names, self._place, self.identities)
-        known = configuration(matched.keys)
-        return Known(configurations=(known,), note="; ".join(matched.warnings[:3]))
-
-    @cached_property
-    def _place(self) -> Repository:
-        return self.open()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
-    """What keyrings have for a snapshot file.
-
-    Attributes:
-        keyrings: those that were opened, the newest first.
-        keys: the keys of them that bear a name that stands in the snapshot.
-        warnings: keyrings that could not be read, and so could not be matched.
-    """
-
-    keyrings: tuple[Keyring, ...]
-    keys: tuple[SavedKey, ...]
-    warnings: tuple[str, ...]
+    try:
+        return open_repository()
+    except NotFoundError as error:
+        raise StoreError(error.what, error.do) from error
 
 
 def configuration_of(keyring: Keyring) -> EncryptionConfiguration:
@@ -299,87 +245,3 @@ def check_means(manifest: Manifest, repository: Repository) -> KeyringEntry:
         )
     check_meant(repository, entry, manifest.name)
     return entry
-
-
-def keyrings_for_file(
-    snapshot: Snapshot, repository: Repository, identities: Identities | None
-) -> Matched:
-    """Find the keys of a snapshot file that is in no repository, by the names in its values.
-
-    Headers are matched in the clear; only keyrings that have a key of such a name are opened, the
-    newest with each.
-
-    Args:
-        snapshot: an open snapshot.
-        repository: where keys lie.
-        identities: private keys.
-
-    Raises:
-        DamagedError: the snapshot or a keyring is damaged.
-        RefusedError: the repository is not for keys.
-        SealError: none of the identities opens a keyring that is needed.
-        StoreError: the store refuses.
-    """
-    return match(names_in(snapshot), repository, identities)
-
-
-def names_in(snapshot: Snapshot) -> frozenset[str]:
-    """Name the keys that encrypted the values of a snapshot; a KMS's are not among them.
-
-    Raises:
-        DamagedError: bucket `key` is damaged.
-    """
-    groups = take_inventory(snapshot, lambda _prefix, _resource: False, words=()).groups
-    return frozenset(
-        group.key_name
-        for group in groups
-        if group.provider not in {IN_THE_CLEAR, MALFORMED, KMS} and group.key_name
-    )
-
-
-def match(names: frozenset[str], repository: Repository, identities: Identities | None) -> Matched:
-    """Find and open the keyrings that have keys of some names.
-
-    Raises: as `keyrings_for_file`.
-    """
-    if not names:
-        return Matched(keyrings=(), keys=(), warnings=())
-    listed = headers(repository)
-    chosen = choose(names, (one for one in listed if isinstance(one, Saved)))
-    keyrings = tuple(load(repository, saved, identities) for saved in chosen)
-    keys = {
-        (key.key_name, key.data_hash): key
-        for keyring in reversed(keyrings)
-        for key in keyring.keys
-        if key.key_name in names
-    }
-    unread = (one for one in listed if isinstance(one, Unreadable))
-    return Matched(
-        keyrings=keyrings,
-        keys=tuple(keys.values()),
-        warnings=tuple(f"a keyring could not be matched: {one.reason}" for one in unread),
-    )
-
-
-def choose(names: frozenset[str], saved: Iterable[Saved]) -> tuple[Saved, ...]:
-    """Choose the keyrings to open: for each key that bears one of the names, the first with it.
-
-    Args:
-        names: of keys.
-        saved: keyrings, in the order in which they are to be preferred.
-    """
-    found: dict[str, set[str]] = {name: set() for name in names}
-    chosen = []
-    for one in saved:
-        new = [
-            label
-            for label in one.header.keys
-            if label.key_name in names
-            and label.data_hash not in found[label.key_name]
-            and len(found[label.key_name]) < _NAMESAKES
-        ]
-        for label in new:
-            found[label.key_name].add(label.data_hash)
-        if new:
-            chosen.append(one)
-    return tuple(chosen)
