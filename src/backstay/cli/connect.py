@@ -136,13 +136,16 @@ def subject_of(
         need_identity: whether it will be opened.
 
     Raises:
-        NotFoundError: there is no such backup.
+        NotFoundError: there is no such backup, or it has no snapshot of that name.
         SealError: it is encrypted and no identity is given.
-        UsageError: it is an ID and no repository is given.
+        UsageError: it is an ID and no repository is given, or a file and a snapshot is named.
     """
     from backstay.flows.fetch import BackupSubject, FileSubject
 
+    chosen = options.get("snapshot", "")
     if is_file(subject):
+        if chosen:
+            raise UsageError(f"{subject} is a file, which is one snapshot", "leave out --snapshot")
         return FileSubject(Path(subject))
     if not options["repo"]:
         raise UsageError(
@@ -158,7 +161,9 @@ def subject_of(
             "give the identity file with --identity or BACKSTAY_IDENTITY",
         )
     spool = spool_directory(options.get("spool_dir"))
-    return BackupSubject(repository, entry, subject, identities, spool)
+    found = BackupSubject(repository, entry, subject, identities, spool, chosen)
+    found.check_chosen()
+    return found
 
 
 def etcd_access(options: dict[str, Any]) -> "Access":

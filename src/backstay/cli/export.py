@@ -33,6 +33,7 @@ from backstay.cli.values import FilePath
     is_flag=True,
     help="Mark all older revisions as compacted; needs --bump-revision.",
 )
+@options.snapshot
 @options.store_optional
 @options.recipients
 @options.identity

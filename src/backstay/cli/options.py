@@ -255,6 +255,17 @@ def etcd(function: F) -> F:
     )(function)
 
 
+def snapshot(function: F) -> F:
+    """Say which snapshot of a backup is meant."""
+    return click.option(
+        "--snapshot",
+        default="",
+        metavar="NAME",
+        help="Which snapshot, where a backup has several; `backstay show` names them."
+        "  [default: the first]",
+    )(function)
+
+
 def kube(function: F) -> F:
     """Say which management cluster is meant, and where in it the HostedCluster is."""
     return compose(

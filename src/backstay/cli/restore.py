@@ -48,6 +48,7 @@ command.add_command(hosted)
 @click.option(
     "--skip-hash-check", is_flag=True, help="Take a file without a SHA-256 (a copy of a data dir)."
 )
+@options.snapshot
 @options.store_optional
 @options.recipients
 @options.identity

@@ -128,6 +128,14 @@ class BackupSubject:
         names = ", ".join(snapshot.name for snapshot in snapshots)
         raise NotFoundError(f"{self.name} has no snapshot {self.chosen}", f"it has {names}")
 
+    def check_chosen(self) -> None:
+        """Look whether the chosen snapshot is there, before anything is done for it.
+
+        Raises:
+            NotFoundError: the backup has none of that name.
+        """
+        _ = self.snapshot
+
     @property
     def parts(self) -> tuple["BackupSubject", ...]:
         """One subject for each of its snapshots."""
@@ -150,6 +158,9 @@ class BackupSubject:
     def opened(self, report: Report) -> Iterator[Snapshot]:
         """Fetch, decrypt, unpack and compare with the manifest; then open."""
         stored = self.entry.manifest.object_of(self.snapshot)
+        if not self.chosen and len(self.parts) > 1:
+            names = ", ".join(part.chosen for part in self.parts)
+            report.say(f"{self.name} has {names}: this is {self.snapshot.name}")
         name = f"{self.name} ({self.chosen})" if len(self.parts) > 1 else self.name
         with Spool(self.spool_dir, expected=stored.size) as spool:
             self.fetch(stored, spool, report)
