@@ -37,19 +37,17 @@ from kit.kubeserver import HangUpError, KubeServer
 
 #: Nothing is shared between the two: who can read one bucket can read all of it.
 BUCKETS = ("backups", "keys")
-#: What the program imports in the end; a child has it from birth.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    [
-        "backstay.cli.backup_hosted",
-        "backstay.cli.main",
-        "backstay.cli.restore_hosted",
-        "backstay.kinds.hosted.backup",
-        "backstay.kinds.hosted.rollout",
-        "backstay.kubeapi.connect",
-        "backstay.repo.stores.s3",
-    ]
-)
+#: What the program imports in the end; a child has it from birth.
+PRELOADED = [
+    "backstay.cli.backup_hosted",
+    "backstay.cli.main",
+    "backstay.cli.restore_hosted",
+    "backstay.kinds.hosted.backup",
+    "backstay.kinds.hosted.rollout",
+    "backstay.kubeapi.connect",
+    "backstay.repo.stores.s3",
+]
 #: As a user has them, but for the waiting: a moment more or less is no other moment.
 QUICK = {"quiet": 0.1, "poll": 0.05, "drain": 5.0, "timeout": 60.0}
 _PATIENCE = 90
@@ -102,7 +100,7 @@ class Moments:
         """A request has come; whether it may be served."""
         with self._lock:
             self._open += 1
-        if self._at_last(f"before {what}"):
+        if self._ends(f"before {what}"):
             with self._idle:
                 self._open -= 1
                 self._idle.notify_all()
@@ -111,18 +109,18 @@ class Moments:
 
     def during(self, what: str) -> bool:
         """Half of what it brings has come; whether more will."""
-        return not self._at_last(f"during {what}")
+        return not self._ends(f"during {what}")
 
     def after(self, what: str) -> None:
         """A request was served, and nobody knows it."""
         try:
-            self._at_last(f"after {what}")
+            self._ends(f"after {what}")
         finally:
             with self._idle:
                 self._open -= 1
                 self._idle.notify_all()
 
-    def _at_last(self, what: str) -> bool:
+    def _ends(self, what: str) -> bool:
         """Count one; whether the child is dead by now for it."""
         assert self._born.wait(_PATIENCE)
         with self._lock:
@@ -281,6 +279,8 @@ class Killing:
     @contextmanager
     def start(cls, folder: Path) -> Iterator["Killing"]:
         """Start a store with two buckets."""
+        # Others may name other modules on import; the first child decides.
+        FORKS.set_forkserver_preload(PRELOADED)
         moments = Moments()
         certificate = s3.throw_away_certificate(folder / "tls")
         rclone = needs.binary("rclone")
