@@ -41,14 +41,14 @@ from backstay.repo.keyring import (
     find,
     headers,
     load,
-    orphans,
+    of_runs,
     remove,
     save,
     sweep,
 )
 from backstay.repo.keyring_document import MAX_KEYRING, parse_header, parse_keyring
 from backstay.repo.manifest import KeyringEntry
-from backstay.repo.name import BackupId, Run
+from backstay.repo.name import Run
 from backstay.repo.sealing import seal
 from backstay.repo.stores.file import FileStore
 from kit.faulty_store import TOLD, FaultyStore
@@ -187,7 +187,7 @@ def test_promise_5_only_a_repository_for_keys_takes_keys(tmp_path, owner, keys):
         lambda: kept(data),
         lambda: headers(data),
         lambda: sweep(data),
-        lambda: orphans(data, DATA, []),
+        lambda: of_runs(data, DATA, []),
         lambda: find(data, replace(entry, repository=config.repository), backup),
     ):
         with pytest.raises(RefusedError, match="a repository for data"):
@@ -554,25 +554,33 @@ def test_the_sweep_of_backups_leaves_keyrings_alone(keys, identities):
     assert load(keys, find(keys, entry, backup), identities).keys
 
 
-def test_orphans_are_those_whose_backup_is_not_listed(keys):
-    listed, lost, young = (kept(keys)[1] for _ in range(3))
-    kept(keys, data="e" * 32)
-    for path in files(keys, ".json"):
-        if young.random not in path.name:
-            age(path)
-    found = orphans(keys, DATA, [listed])
-    assert [one.header.name for one in found] == [f"{lost.name.split('-')[0]}-{lost.random}"]
+def run_of(backup):
+    return backup.cluster, f"{backup.name.split('-')[0]}-{backup.random}"
+
+
+def test_the_keys_of_dead_runs_are_found_and_no_others(keys):
+    listed, dead = (kept(keys)[1] for _ in range(2))
+    foreign = kept(keys, data="e" * 32)[1]
+    found = of_runs(keys, DATA, [run_of(dead), run_of(foreign)])
+    assert [one.header.name for one in found] == [run_of(dead)[1]]
     # The same moment and random part of another cluster is another run.
-    strange = BackupId("other", listed.taken_at, 1, listed.random)
-    assert len(orphans(keys, DATA, [strange])) == 2
+    assert of_runs(keys, DATA, [("other", run_of(listed)[1])]) == ()
 
 
-def test_what_cannot_be_read_is_no_orphan(keys):
+def test_promise_1_keys_of_a_backup_whose_manifest_is_gone_are_never_swept(keys):
     kept(keys)
+    for path in files(keys):
+        age(path, 24 * 365)
+    sweep(keys)
+    assert of_runs(keys, DATA, []) == ()
+    assert len(headers(keys)) == 1
+
+
+def test_what_cannot_be_read_is_not_found(keys):
+    backup = kept(keys)[1]
     [path] = files(keys, ".json")
     path.write_text("{}")
-    age(path)
-    assert orphans(keys, DATA, []) == ()
+    assert of_runs(keys, DATA, [run_of(backup)]) == ()
 
 
 def test_a_keyring_goes_header_first(keys):

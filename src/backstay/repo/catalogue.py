@@ -316,6 +316,19 @@ class Repository:
         paths = (*(info.path for info in dead), *partial)
         return Swept(paths, sum(info.size for info in dead))
 
+    def dead_runs(self, age: timedelta = SAFE_AGE) -> frozenset[tuple[str, str]]:
+        """Name the runs that left objects and no manifest: cluster, and TIME-RAND.
+
+        Args:
+            age: how old, by the store's own clock, an object must be.
+        """
+        before = self.store.now() - age
+        return frozenset(
+            (cluster, info.path.split("/")[3])
+            for cluster in self.clusters()
+            for info in self._without_manifest(cluster, before)
+        )
+
     def _without_manifest(self, cluster: str, before: datetime) -> list[ObjectInfo]:
         """Find old objects of no backup: by their names first, which costs two LISTs."""
         old = [info for info in self.store.list(objects_of(cluster)) if info.modified < before]

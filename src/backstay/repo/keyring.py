@@ -66,7 +66,7 @@ __all__ = [
     "find",
     "headers",
     "load",
-    "orphans",
+    "of_runs",
     "remove",
     "save",
     "sweep",
@@ -336,36 +336,33 @@ def _check_header(keyring: Keyring, header: KeyringHeader, name: str) -> None:
             raise DamagedError(f"{name} has another {word} than its header says", _MEND)
 
 
-def orphans(
-    repository: Repository,
-    data: str,
-    backups: Iterable[BackupId],
-    age: timedelta = SAFE_AGE,
+def of_runs(
+    repository: Repository, data: str, runs: Iterable[tuple[str, str]]
 ) -> tuple[Saved, ...]:
-    """Name the keyrings whose backup is not listed: it never was, or is gone.
+    """Find the keyrings of runs that have died.
 
-    Keyrings that can't be read, and those of other repositories' backups, are never named.
+    That a backup is not listed is no reason to delete its keys: its manifest may have been lost,
+    and may come back. Only what a run has left behind shows that there never was one.
+    A keyring that can't be read, or that belongs to another repository's backup, is not found.
 
     Args:
         repository: where the keyrings lie.
-        data: id of the repository that has the backups.
-        backups: all that it lists, those with manifests that can't be read among them.
-        age: how old a keyring must be, by the store's clock: a backup may still be running.
+        data: id of the repository that the runs were to write to.
+        runs: cluster, and TIME-RAND; see `Repository.dead_runs`.
 
     Raises:
         RefusedError: the repository is not for keys.
         StoreError: the store refuses.
     """
-    before = repository.store.now() - age
-    known = {(backup.cluster, _name_of(backup)) for backup in backups}
-    return tuple(
-        one
-        for one in headers(repository)
-        if isinstance(one, Saved)
-        and one.header.data == data
-        and one.written < before
-        and (one.header.cluster, one.header.name) not in known
-    )
+    check_place(repository)
+    found = []
+    for cluster, name in sorted(runs):
+        path = _path(cluster, name) + _HEADER
+        with suppress(NotFoundError):
+            one = _listed(repository, repository.store.stat(path))
+            if isinstance(one, Saved) and one.header.data == data:
+                found.append(one)
+    return tuple(found)
 
 
 def remove(repository: Repository, saved: Saved) -> None:

@@ -22,7 +22,6 @@ from backstay.kinds.hosted.quiet import Watcher, watch_all, watch_etcd
 from backstay.kinds.hosted.transport import Network, Reached, reach
 from backstay.kubeapi.api import Api
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Entry
 from backstay.repo.manifest import Manifest
 from backstay.repo.place import same_place
 from backstay.repo.sealing import Sealing
@@ -77,6 +76,7 @@ def backup_hosted(
         StoreError: a store refuses.
     """
     check_places(places)
+    _sweep(places, report)
     cluster = options.cluster or hosted.cluster
     with reach(
         api,
@@ -97,7 +97,7 @@ def backup_hosted(
             clock=clock,
             report=report,
         )
-        manifest = flow.backup(
+        return flow.backup(
             [flow.Part(shard.name, shard.source) for shard in reached.shards],
             places.data,
             flow.Options(cluster=cluster, spool_dir=options.spool_dir, sealing=options.sealing),
@@ -106,8 +106,6 @@ def backup_hosted(
             clock=clock,
             report=report,
         )
-    _sweep(places, report)
-    return manifest
 
 
 def check_places(places: Places) -> None:
@@ -162,15 +160,11 @@ def _watcher(reached: Reached) -> Watcher:
 
 
 def _sweep(places: Places, report: Report) -> None:
-    """Delete what dead runs left of keyrings; the backup stands whatever comes of it."""
+    """Delete what dead runs left of keyrings, while what they left of data still tells of them."""
     try:
         swept = keyrings.sweep(places.keys)
-        backups = places.data.backups()
-        known = [entry.manifest.name for entry in backups if isinstance(entry, Entry)]
-        # A manifest that can't be read may be that of a backup whose keys these are.
-        whole = len(known) == len(backups)
-        data = places.data.config.repository
-        lost = keyrings.orphans(places.keys, data, known) if whole else ()
+        dead = places.data.dead_runs()
+        lost = keyrings.of_runs(places.keys, places.data.config.repository, dead)
         for one in lost:
             keyrings.remove(places.keys, one)
     except BackstayError as error:
