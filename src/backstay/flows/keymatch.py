@@ -132,10 +132,10 @@ def choose(names: frozenset[str], saved: Sequence[Saved]) -> Mapping[Wanted, tup
     found: dict[str, dict[str, list[Saved]]] = {name: {} for name in names}
     for one in saved:
         for label in one.header.keys:
-            namesakes = found.get(label.key_name, {})
-            if label.key_name in names and (
-                label.data_hash in namesakes or len(namesakes) < _NAMESAKES
-            ):
+            namesakes = found.get(label.key_name)
+            if namesakes is None:
+                continue
+            if label.data_hash in namesakes or len(namesakes) < _NAMESAKES:
                 namesakes.setdefault(label.data_hash, []).append(one)
     return {
         (name, data_hash): tuple(places)
