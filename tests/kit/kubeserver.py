@@ -261,11 +261,9 @@ class KubeServer:
         assert not kube.failures, kube.failures
 
     def _run(self, loop, stop, ready) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_until_complete(self._serve(stop, ready))
-        finally:
-            loop.close()
+        # A runner ends the tasks that are left, of clients that hung up and of killed ones.
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._serve(stop, ready))
 
     async def _serve(self, stop, ready) -> None:
         authority = Authority.make("kubernetes")
@@ -427,6 +425,8 @@ class KubeServer:
             return self._review(data)
         if seen.verb == "list":
             return self._page(seen, resource)
+        if seen.subresource == "scale":
+            return self._scale(seen, resource, data)
         if seen.verb == "get":
             return self.objects.get(resource, seen.namespace_of(resource), seen.name)
         if seen.verb == "create":
@@ -443,6 +443,12 @@ class KubeServer:
             uid = (data.get("preconditions") or {}).get("uid", "")
             return self.objects.delete(resource, seen.namespace_of(resource), seen.name, uid)
         raise RefusedError(405, "MethodNotAllowed", "the server does not allow this method")
+
+    def _scale(self, seen: Seen, resource: Resource, data: Object) -> Object:
+        if seen.verb not in ("get", "patch"):
+            raise RefusedError(405, "MethodNotAllowed", "the server does not allow this method")
+        changes = data if seen.verb == "patch" else None
+        return self.objects.scale(resource, seen.namespace_of(resource), seen.name, changes)
 
     def _create(self, seen: Seen, resource: Resource, data: Object) -> Object:
         namespace, metadata = seen.namespace_of(resource), data.get("metadata") or {}
