@@ -398,6 +398,26 @@ def test_an_api_that_never_comes_could_not_verify(small, tmp_path, server, place
         assert {found[name] for name in PROOF} == {"PASS"}
 
 
+def test_promise_5_a_hosted_cluster_that_is_deleted_meanwhile_leaves_nothing_in_the_clear(
+    small, tmp_path, server, place
+):
+    free = threading.Event()
+
+    def held(_):
+        new.kube.remove(HOSTED_CLUSTERS, "blue", "clusters")
+        free.wait(60)
+
+    with new_cluster(tmp_path, ca=server.authority, held=held) as new:
+        # Nobody is there any more who would have the members started.
+        new.plane.ready = False
+        try:
+            done = restore(small, new, place, expect=1)
+        finally:
+            free.set()
+        assert "hostedclusters" in done.err
+        assert staged(small, place) == []
+
+
 @pytest.mark.soak
 def test_a_member_that_can_not_be_reached_could_not_verify(large, tmp_path, server, place):
     with new_cluster(tmp_path, members=3, ca=server.authority) as new:

@@ -137,9 +137,9 @@ def roll_out(
     """
     with _needed(api, made, staging, report):
         applied = apply(api, _creation(made.text, made.restore), report=report, force=options.force)
-    if not options.wait:
-        return RolledOut(created=applied.created, kept=applied.kept)
-    checks = _proven(api, made, options, clock, report)
+        if not options.wait:
+            return RolledOut(created=applied.created, kept=applied.kept)
+        checks = _proven(api, made, options, clock, report)
     removed = _remove(api, made, staging, _leaving(checks, options), clock=clock, report=report)
     return RolledOut(created=applied.created, kept=applied.kept, checks=checks, removed=removed)
 
@@ -169,23 +169,26 @@ def _creation(text: str, restore: str) -> Creation:
 
 @contextmanager
 def _needed(api: Api, made: Made, staging: Staging, report: Report) -> Iterator[None]:
-    """Take the restore object away where the block fails before a HostedCluster names it."""
+    """Where the block fails, take the restore object away, unless a HostedCluster names it."""
     try:
         yield
     except BaseException:
-        if made.staged:
-            _forget(api, made, staging, report)
+        _forget(api, made, staging, report)
         raise
 
 
 def _forget(api: Api, made: Made, staging: Staging, report: Report) -> None:
-    place = f"{staging.url}/{made.staged}"
+    place = f"{staging.url}/{made.staged}".rstrip("/")
     try:
+        path = made.staged or _earlier(made, staging)
+        if not path:
+            return
+        place = f"{staging.url}/{path}"
         url = earlier_url(api, made.name, made.namespace, made.restore)
-        if url is not None and _leads_to(url, made.staged):
+        if url is not None and _leads_to(url, path):
             report.warn(f"{place} stays: the HostedCluster names it; run the same again to go on")
             return
-        staging.remove(made.staged)
+        staging.remove(path)
     except BackstayError as error:
         report.warn(f"{place} is left, and open to who can read it: {error}")
 
