@@ -220,7 +220,8 @@ def _broken(path: str, schema: Mapping[str, Any], new: Any, old: Any) -> Iterato
             type(new), "integer"
         )
         shown = "null" if new is None else found
-        yield f'{path}: Invalid value: "{shown}": {path} in body must be of type {wanted}: "{shown}"'
+        must = f'{path} in body must be of type {wanted}: "{shown}"'
+        yield f'{path}: Invalid value: "{shown}": {must}'
         return
     yield from _limits(path, schema, new)
     for one in schema.get("x-kubernetes-validations", ()):

@@ -421,8 +421,6 @@ class KubeServer:
 
     def serve(self, seen: Seen, resource: Resource, data: Object) -> Object:
         """Do what a request asks."""
-        if resource.plural == "selfsubjectaccessreviews":
-            return self._review(data)
         if seen.verb == "list":
             return self._page(seen, resource)
         if seen.subresource == "scale":
@@ -432,17 +430,20 @@ class KubeServer:
         if seen.verb == "create":
             return self._create(seen, resource, data)
         if seen.verb in ("patch", "update"):
-            if seen.subresource not in ("", "status"):
-                raise RefusedError(404, "NotFound", "the server could not find that subresource")
-            if not seen.subresource and resource.plural in WITH_STATUS:
-                data = {key: value for key, value in data.items() if key != "status"}
-            change = self.objects.patch if seen.verb == "patch" else self.objects.replace
-            more = (seen.subresource,) if seen.verb == "patch" else ()
-            return change(resource, seen.namespace_of(resource), seen.name, data, *more)
+            return self._change(seen, resource, data)
         if seen.verb == "delete" and seen.name:
             uid = (data.get("preconditions") or {}).get("uid", "")
             return self.objects.delete(resource, seen.namespace_of(resource), seen.name, uid)
         raise RefusedError(405, "MethodNotAllowed", "the server does not allow this method")
+
+    def _change(self, seen: Seen, resource: Resource, data: Object) -> Object:
+        if seen.subresource not in ("", "status"):
+            raise RefusedError(404, "NotFound", "the server could not find that subresource")
+        if not seen.subresource and resource.plural in WITH_STATUS:
+            data = {key: value for key, value in data.items() if key != "status"}
+        change = self.objects.patch if seen.verb == "patch" else self.objects.replace
+        more = (seen.subresource,) if seen.verb == "patch" else ()
+        return change(resource, seen.namespace_of(resource), seen.name, data, *more)
 
     def _scale(self, seen: Seen, resource: Resource, data: Object) -> Object:
         if seen.verb not in ("get", "patch"):
@@ -451,6 +452,8 @@ class KubeServer:
         return self.objects.scale(resource, seen.namespace_of(resource), seen.name, changes)
 
     def _create(self, seen: Seen, resource: Resource, data: Object) -> Object:
+        if resource.plural == "selfsubjectaccessreviews":
+            return self._review(data)
         namespace, metadata = seen.namespace_of(resource), data.get("metadata") or {}
         if (data.get("apiVersion"), data.get("kind")) != (resource.api_version, resource.kind):
             raise RefusedError(
