@@ -1,15 +1,20 @@
 """Manifests that restore a hosted control plane: made, tried, refused; with a real S3 over TLS."""
 
+import base64
+import json
 import stat
 
 import pytest
 from ruamel.yaml import YAML
 
+from backstay.errors import RefusedError, UsageError
 from backstay.kinds.hosted.documents import parse_documents
 from backstay.kinds.hosted.encryption_block import keys_of
+from backstay.kinds.hosted.restore import Made, check_written
 from backstay.mvcc.snapshot import Snapshot
-from kit import s3
+from kit import restore_documents, s3
 from kit.hosted import one
+from kit.kube import real_snapshot
 from kit.world import CLUSTER, hosted_world
 from kit.world import keys_of as keys_in
 
@@ -106,8 +111,6 @@ def test_what_is_downloaded_is_a_stock_snapshot_with_its_revision_raised(
 
 def rendered(backed_up, *, key=b"a fresh random key of the render", network="10.132.0.0/14"):
     """What `--render-sensitive` prints: like the saved cluster, with a key of its own."""
-    import base64
-
     output = backed_up.folder / "from-backup.yaml"
     if not output.exists():
         backed_up.cli(
@@ -186,3 +189,31 @@ def test_a_file_repository_needs_a_place_that_can_presign(backed_up):
 )
 def test_usage(restore, words):
     restore(*words, expect=2)
+
+
+def finished(key):
+    """Manifests as they are written, with a key in them."""
+    found = restore_documents.documents()
+    for document in found:
+        if document["metadata"]["name"] == "blue-etcd-encryption-key":
+            document["data"]["key"] = base64.b64encode(key).decode()
+    return "---\n".join(f"{json.dumps(document)}\n" for document in found)
+
+
+def test_keys_in_finished_manifests_that_are_not_the_proven_ones_are_tried():
+    [right] = keys_in("kube-aescbc")
+    wrong = bytes([right[0] ^ 1]) + right[1:]
+    with real_snapshot("kube-aescbc") as snapshot:
+        check_written(snapshot, finished(right), [right])
+        check_written(snapshot, finished(right), [right, wrong])
+        with pytest.raises(RefusedError, match="do not open the snapshot"):
+            check_written(snapshot, finished(wrong), [right])
+
+
+def test_the_outlook_of_a_restore_is_there_for_who_asked():
+    made = Made(
+        text="", name="blue", namespace="clusters", restore=ID, staged="", expires=None,
+        outlook=None, changes=(), warnings=(), differences=(),
+    )  # fmt: skip
+    with pytest.raises(UsageError):
+        _ = made.expected

@@ -147,6 +147,7 @@ def _options(more: dict[str, Any]) -> Any:
         url_seconds=round(more["url_expires"]),
         take_saved=more["take_saved"],
         force=more["force"],
+        expect=more["wait"],
     )
 
 

@@ -8,7 +8,7 @@ What can fail is looked at before the plain snapshot is put anywhere; what fails
 away again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,7 @@ from io import BytesIO
 
 from backstay.client.secret import Secret
 from backstay.clock import Clock
-from backstay.errors import BackstayError, CheckFailedError, NotFoundError, RefusedError
+from backstay.errors import BackstayError, CheckFailedError, NotFoundError, RefusedError, UsageError
 from backstay.flows.fetch import BackupSubject
 from backstay.flows.keyring import Known, keyring_for_backup, prove
 from backstay.flows.restore import BUMP
@@ -26,9 +26,9 @@ from backstay.kinds.hosted.compare import Difference, release_of
 from backstay.kinds.hosted.documents import Documents, parse_documents
 from backstay.kinds.hosted.encryption_block import Needs, keys_of
 from backstay.kinds.hosted.namespaces import with_namespaces
-from backstay.kinds.hosted.render import Plan, Prepared, prepare
+from backstay.kinds.hosted.render import Plan, prepare
 from backstay.kinds.hosted.restored import Expected, expect
-from backstay.kubedata.encryption import EncryptionConfiguration, hypershift_configuration
+from backstay.kubedata.encryption import hypershift_configuration
 from backstay.kubedata.proof import prove_keys
 from backstay.mvcc.export import Edits
 from backstay.mvcc.snapshot import Snapshot
@@ -56,6 +56,8 @@ class Options:
         force: go on in spite of what can be lifted.
         authorities: PEM certificates that are trusted here, beside the system's.
         url: that an earlier run of the same restore has made: nothing is staged then.
+        expect: work out what the restored cluster must be like, for who will wait for it: that
+            takes another look at every key.
         examine: is given the finished manifests, but for the URL, before anything is staged; what
             it raises ends it.
     """
@@ -66,6 +68,7 @@ class Options:
     force: bool = False
     authorities: bytes = b""
     url: Secret | None = None
+    expect: bool = True
     examine: Callable[[str], object] = lambda _: None
 
 
@@ -80,7 +83,7 @@ class Made:
         restore: which restore this is; the same for a run that goes on after a crash.
         staged: path of the plain snapshot in the staging place; empty where an earlier run made it.
         expires: when the URL ends; None where an earlier run made it.
-        expected: what the restored cluster must be like.
+        outlook: what the restored cluster must be like; None where nobody asked.
         changes: what was changed in the manifests, a line each.
         warnings: what the reader should know.
         differences: from the saved HostedCluster, those that are left.
@@ -92,10 +95,21 @@ class Made:
     restore: str
     staged: str
     expires: datetime | None
-    expected: Expected = field(repr=False)
+    outlook: Expected | None = field(repr=False)
     changes: tuple[str, ...]
     warnings: tuple[str, ...]
     differences: tuple[Difference, ...]
+
+    @property
+    def expected(self) -> Expected:
+        """What the restored cluster must be like.
+
+        Raises:
+            UsageError: nobody asked for that when it was made.
+        """
+        if self.outlook is None:
+            raise UsageError("what the restored cluster must be like was not asked for")
+        return self.outlook
 
 
 def make_manifests(
@@ -184,7 +198,7 @@ class _Making:
     def _made(self, snapshot: Snapshot, plan: Plan, url: Secret) -> Made:
         prepared = prepare(self.documents, replace(plan, url=url.reveal()))
         prepared.check()
-        self._prove_output(snapshot, prepared)
+        check_written(snapshot, prepared.text, [key.value for key in self.keyring.keys])
         for warning in prepared.warnings:
             self.report.warn(warning)
         hosted = self.documents.hosted_cluster
@@ -195,7 +209,7 @@ class _Making:
             restore=self.subject.name,
             staged="",
             expires=None,
-            expected=expect(snapshot, snapshot.revision + BUMP, self._configuration()),
+            outlook=self._outlook(snapshot) if self.options.expect else None,
             changes=prepared.changes,
             warnings=prepared.warnings,
             differences=prepared.differences,
@@ -253,20 +267,37 @@ class _Making:
                 f"the new cluster could not download its snapshot: {check.detail}"
             )
 
-    def _configuration(self) -> EncryptionConfiguration | None:
-        known = [key.value for key in self.keyring.keys]
-        return hypershift_configuration(list(dict.fromkeys(known))) if known else None
+    def _outlook(self, snapshot: Snapshot) -> Expected:
+        known = list(dict.fromkeys(key.value for key in self.keyring.keys))
+        configuration = hypershift_configuration(known) if known else None
+        return expect(snapshot, snapshot.revision + BUMP, configuration)
 
-    def _prove_output(self, snapshot: Snapshot, prepared: Prepared) -> None:
-        """Read the keys back out of what will be applied, and try them."""
-        if not self.keyring.keys:
-            return
-        proof = prove_keys(snapshot, [hypershift_configuration(keys_of(prepared.text))])
-        if proof.verdict is Verdict.FAIL:
-            raise RefusedError(
-                f"the keys in the finished manifests do not open the snapshot: {proof.summary}",
-                "report this: it is a defect of backstay",
-            )
+
+def check_written(snapshot: Snapshot, text: str, proven: Sequence[bytes]) -> None:
+    """Read the keys back out of finished manifests, and hold them to open the snapshot.
+
+    Where they are those that were tried on it already, they are not tried again: that would be
+    another look at every key.
+
+    Args:
+        snapshot: what is restored.
+        text: the manifests.
+        proven: the saved keys, which open it; none where nothing is encrypted.
+
+    Raises:
+        RefusedError: they don't open it.
+    """
+    if not proven:
+        return
+    written = keys_of(text)
+    if set(written) == set(proven):
+        return
+    proof = prove_keys(snapshot, [hypershift_configuration(written)])
+    if proof.verdict is Verdict.FAIL:
+        raise RefusedError(
+            f"the keys in the finished manifests do not open the snapshot: {proof.summary}",
+            "report this: it is a defect of backstay",
+        )
 
 
 @contextmanager
