@@ -62,7 +62,7 @@ def downtime(shop: Workshop) -> Iterator[Row]:
 def transports(shop: Workshop) -> Iterator[Row]:
     """The stream of a snapshot, by each transport."""
     with _serving(shop, CONTROL_PLANE) as (running, plane, on), _ways(running, plane) as ways:
-        direct, *others = in_turn(ways, shop.times(_REPETITIONS + 2))
+        direct, *others = in_turn(ways, shop.times(_REPETITIONS))
         for way, times in zip(ways[1:], others, strict=True):
             told = (
                 f"- Snapshot by {way.name}: {way.speed(times)}, direct {ways[0].speed(direct)}."
