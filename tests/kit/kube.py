@@ -122,25 +122,36 @@ def keyvalue(key: bytes, value: bytes | None, revision: int, lease: int = 0) -> 
     return text(1, key) + numbers + text(5, value) + (b"\x30" + varint(lease) if lease else b"")
 
 
-def metadata(name: str, namespace: str = "") -> bytes:
-    return text(1, name) + (text(3, namespace) if namespace else b"") + text(5, "a-uid")
+def metadata(name: str, namespace: str = "", annotations: Mapping[str, str] | None = None) -> bytes:
+    notes = (text(12, text(1, k) + text(2, v)) for k, v in (annotations or {}).items())
+    where = text(3, namespace) if namespace else b""
+    return text(1, name) + where + text(5, "a-uid") + b"".join(notes)
 
 
 def built_in(
-    kind: str, name: str, namespace: str = "", more: bytes = b"", api: str = "v1"
+    kind: str,
+    name: str,
+    namespace: str = "",
+    more: bytes = b"",
+    api: str = "v1",
+    annotations: Mapping[str, str] | None = None,
 ) -> bytes:
     """An object as the API server stores it."""
-    raw = text(1, metadata(name, namespace)) + more
+    raw = text(1, metadata(name, namespace, annotations)) + more
     unknown = text(1, text(1, api) + text(2, kind)) + text(2, raw) + text(3, "") + text(4, "")
     return b"k8s\x00" + unknown
 
 
-def secret(name: str, namespace: str = "ns", data: Mapping[str, bytes] | None = None) -> bytes:
+def secret(
+    name: str,
+    namespace: str = "ns",
+    data: Mapping[str, bytes] | None = None,
+    annotations: Mapping[str, str] | None = None,
+) -> bytes:
     """A Secret as the API server stores it."""
-    entries = (data or {"password": b"not-to-be-seen"}).items()
-    return built_in(
-        "Secret", name, namespace, b"".join(text(2, text(1, k) + text(2, v)) for k, v in entries)
-    )
+    entries = ({"password": b"not-to-be-seen"} if data is None else data).items()
+    fields = b"".join(text(2, text(1, k) + text(2, v)) for k, v in entries)
+    return built_in("Secret", name, namespace, fields, annotations=annotations)
 
 
 def sealed(provider: str, name: str, key: bytes, value: bytes, etcd_key: bytes) -> bytes:

@@ -5,13 +5,14 @@ Border: which keys, and what it means that there are none. How keys are tried on
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from backstay.checks import keys as question
 from backstay.checks.question import Answer, passed
 from backstay.errors import FormatError, NotFoundError, StoreError
 from backstay.kubedata.cipher import AES_CBC
+from backstay.kubedata.discovery import Discovery, discover
 from backstay.kubedata.encryption import (
     IDENTITY,
     KMS,
@@ -43,11 +44,13 @@ class Known:
         configurations: the API servers'.
         none_saved: the cluster had no key to save when it was backed up.
         note: what else there is to say where they do not open everything.
+        inside: what the snapshot itself had of keys; it is among the configurations already.
     """
 
     configurations: tuple[EncryptionConfiguration, ...]
     none_saved: bool = False
     note: str = ""
+    inside: Discovery | None = None
 
     @classmethod
     def of(cls, keys: Sequence[SavedKey], kms: Kms | None = None) -> "Known":
@@ -59,6 +62,16 @@ class Known:
         note = f"saved of the KMS: {_places(kms)}" if kms else ""
         made = configuration(keys, kms)
         return cls(configurations=(made,), none_saved=not keys and kms is None, note=note)
+
+    def discovering(self, snapshot: Snapshot) -> "Known":
+        """Add the keys that the snapshot has of other API servers, where these keys open them.
+
+        Raises:
+            DamagedError: bucket `key` is damaged.
+        """
+        inside = discover(snapshot, self.configurations)
+        configurations = (*self.configurations, *inside.configurations)
+        return replace(self, configurations=configurations, inside=inside)
 
 
 def _places(kms: Kms) -> str:
@@ -83,6 +96,8 @@ def prove(snapshot: Snapshot, known: Known, *, prove_all: bool = False) -> tuple
     proof = prove_keys(snapshot, known.configurations, prove_all=prove_all)
     if not proof.groups and known.none_saved:
         return proof, passed("nothing in it is encrypted, so no key is needed, and none was saved")
+    if known.inside is not None:
+        proof = known.inside.explain(proof)
     answer = question.keys(proof)
     if known.note and answer.verdict is not Verdict.PASS:
         answer = Answer(answer.verdict, f"{answer.detail}; {known.note}")

@@ -78,7 +78,7 @@ def verify_file(
     try:
         with subject.opened(report) as snapshot:
             found = look_into(snapshot, clock, report)
-            tried = _Keys(snapshot, question, clock)
+            tried = _Keys(snapshot, question, clock, report)
     except DamagedError as error:
         # What does not even open has no place in the other questions.
         broken = Check(name="structure", verdict=Verdict.FAIL, detail=str(error), seconds=0.0)
@@ -90,7 +90,10 @@ def verify_file(
 class _Keys:
     """Tries keys on a snapshot, where there are any."""
 
-    def __init__(self, snapshot: Snapshot, question: KeyQuestion | None, clock: Clock) -> None:
+    def __init__(
+        self, snapshot: Snapshot, question: KeyQuestion | None, clock: Clock, report: Report
+    ) -> None:
+        self._report = report
         self._found: list[KeyProof] = []
         self.checks: tuple[Check, ...] = ()
         if question is not None:
@@ -100,7 +103,9 @@ class _Keys:
                 self.checks = (check,)
 
     def _try(self, snapshot: Snapshot, question: KeyQuestion) -> Answer:
-        known = question.known(snapshot)
+        known = question.known(snapshot).discovering(snapshot)
+        if known.inside is not None and known.inside.summary:
+            self._report.say(known.inside.summary)
         proof, answer = prove(snapshot, known, prove_all=question.prove_all)
         self._found.append(proof)
         return answer
@@ -190,7 +195,7 @@ def _look(
             *found.checks,
             ask("figures", lambda: _figures(opened[0], found, part.snapshot), clock),
         )
-        tried = _Keys(opened[0], question, clock)
+        tried = _Keys(opened[0], question, clock, report)
         proofs = tried.proofs(name)
         return _Inside(name=name, checks=checks, of_keys=tried.checks, proofs=proofs)
 

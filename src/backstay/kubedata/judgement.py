@@ -99,6 +99,7 @@ def _missing(group: Group, providers: Sequence[Provider]) -> str:
         for key in provider.keys
         if provider.kind == group.provider
     ]
+    names = list(dict.fromkeys(names))
     there = f"there is {', '.join(names)}" if names else f"there is no {group.provider} key"
     return f"the key {shown(group.key_name)} is missing; {there}"
 

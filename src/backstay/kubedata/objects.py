@@ -1,12 +1,12 @@
 """What a stored object says of itself: kind, namespace, name, uid.
 
 Just the metadata is read, not the rest of an object: enough to tell a real object from noise, and
-to tell whether it lies where it belongs. A Secret's data is the one exception: the keys of other
-API servers are kept in Secrets.
+to tell whether it lies where it belongs. A Secret's data and annotations are the one exception: the
+keys of other API servers are kept in Secrets.
 
 Source: k8s.io/apimachinery, pkg/apis/meta/v1/generated.proto (ObjectMeta is field 1 of every
-built-in object: name 1, namespace 3, uid 5); k8s.io/api, core/v1/generated.proto (Secret: data 2,
-a map of key 1 to value 2).
+built-in object: name 1, namespace 3, uid 5, annotations 12); k8s.io/api, core/v1/generated.proto
+(Secret: data 2). Maps are lists of key 1 and value 2.
 """
 
 import base64
@@ -22,6 +22,7 @@ from backstay.mvcc.wire import BYTES, MalformedError, fields
 
 _META = 1
 _NAME, _NAMESPACE, _UID = 1, 3, 5
+_ANNOTATIONS = 12
 _SECRET_DATA = 2
 
 
@@ -78,16 +79,17 @@ def misplaced(found: StoredObject, path: ObjectPath | None) -> str:
 
 
 def _from_protobuf(raw: bytes) -> tuple[str, str, str]:
-    meta = b""
     # All fields of the object are walked, so that noise behind good metadata is seen.
-    for number, kind, value in fields(raw):
-        if number == _META:
-            meta += _bytes(kind, value)
+    meta = _meta(raw)
     found = {_NAME: b"", _NAMESPACE: b"", _UID: b""}
     for number, kind, value in fields(meta):
         if number in found:
             found[number] = _bytes(kind, value)
     return found[_NAMESPACE].decode(), found[_NAME].decode(), found[_UID].decode()
+
+
+def _meta(raw: bytes) -> bytes:
+    return b"".join(_bytes(kind, value) for number, kind, value in fields(raw) if number == _META)
 
 
 def _from_json(document: Mapping[str, object]) -> tuple[str, str, str]:
@@ -131,6 +133,37 @@ def read_secret_data(value: bytes) -> dict[str, bytes]:
     except (MalformedError, UnicodeDecodeError, binascii.Error):
         reason = "the Secret's data is broken"
     raise DamagedError(reason)
+
+
+def read_annotations(value: bytes) -> dict[str, str]:
+    """Read the annotations of an object that is stored in the clear, or has been decrypted.
+
+    Raises:
+        DamagedError: it is no Kubernetes object. The message quotes nothing of it.
+    """
+    envelope = read_envelope(value)
+    reason = "the object's annotations are broken"
+    try:
+        if isinstance(envelope, Protobuf):
+            entries = (
+                _map_entry(_bytes(kind, field))
+                for number, kind, field in fields(_meta(envelope.raw))
+                if number == _ANNOTATIONS
+            )
+            return {name: text.decode() for name, text in entries}
+        if isinstance(envelope, Json):
+            return _json_annotations(envelope.document.get("metadata"))
+        reason = "the value is no Kubernetes object"
+    except (MalformedError, UnicodeDecodeError):
+        pass
+    raise DamagedError(reason)
+
+
+def _json_annotations(meta: object) -> dict[str, str]:
+    found = (meta.get("annotations") or {}) if isinstance(meta, dict) else {}
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise MalformedError("annotations are no texts")
+    return found
 
 
 def _map_entry(entry: bytes) -> tuple[str, bytes]:

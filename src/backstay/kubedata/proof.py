@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backstay.errors import CheckFailedError
-from backstay.kubedata.cipher import decrypt
 from backstay.kubedata.encryption import IDENTITY, EncryptionConfiguration
-from backstay.kubedata.envelope import Encrypted, read_envelope
 from backstay.kubedata.inventory import (
     IN_THE_CLEAR,
     Group,
@@ -21,8 +19,7 @@ from backstay.kubedata.inventory import (
     take_inventory,
 )
 from backstay.kubedata.judgement import Trial, judge
-from backstay.kubedata.keypath import parse_path
-from backstay.kubedata.objects import misplaced, read_object
+from backstay.kubedata.opening import colon_names, keys_named, open_value
 from backstay.kubedata.outcome import GroupProof, KeyProof, shown
 from backstay.kubedata.resource import ANY, path_segment
 from backstay.mvcc.snapshot import Snapshot
@@ -50,17 +47,16 @@ def prove_keys(
     Raises:
         DamagedError: the snapshot's bucket `key` is damaged.
     """
-    names = {key.name for configuration in configurations for key in configuration.all_keys()}
-    colon_names = sorted((name for name in names if ":" in name), key=len, reverse=True)
+    colons = colon_names(configurations)
     inventory = take_inventory(
         snapshot,
         lambda prefix, resource: any(
             configuration.encrypts(prefix, resource) for configuration in configurations
         ),
         words=_words(configurations),
-        colon_names=colon_names,
+        colon_names=colons,
     )
-    prover = _Prover(snapshot, configurations, tuple(colon_names))
+    prover = _Prover(snapshot, configurations, colons)
     return KeyProof(
         tuple(
             prover.prove(group, stored, len(stored) if prove_all else max(sample, 1))
@@ -96,7 +92,7 @@ def spread(count: int, sample: int) -> list[int]:
 class _Prover:
     snapshot: Snapshot
     configurations: Sequence[EncryptionConfiguration]
-    colon_names: tuple[str, ...]
+    colons: tuple[str, ...]
 
     def prove(self, group: Group, stored: Sequence[tuple[bytes, Place]], sample: int) -> GroupProof:
         providers = [
@@ -104,12 +100,7 @@ class _Prover:
             for configuration in self.configurations
             for provider in configuration.providers(group.prefix, group.resource)
         ]
-        secrets = [
-            key.secret
-            for provider in providers
-            for key in provider.keys
-            if (provider.kind, key.name) == (group.provider, group.key_name)
-        ]
+        secrets = keys_named(providers, group.provider, group.key_name)
         trial = Trial()
         if secrets or group.provider == IN_THE_CLEAR:
             chosen = [stored[index] for index in spread(len(stored), sample)]
@@ -139,26 +130,8 @@ class _Prover:
 
     def _try(self, secrets: Sequence[bytes], key: bytes, value: bytes) -> str:
         """Open one value; why it can't be, or nothing where it can."""
-        envelope = read_envelope(value, self.colon_names)
-        if not isinstance(envelope, Encrypted):
-            return _no_object(value, key)
-        reason = ""
-        # Like the API server: where two keys have one name, each is tried.
-        for secret in secrets:
-            try:
-                text = decrypt(envelope.provider, secret, envelope.payload, key)
-            except CheckFailedError as error:
-                reason = error.what
-                continue
-            reason = _no_object(text, key)
-            if not reason:
-                return ""
-        return reason
-
-
-def _no_object(value: bytes, key: bytes) -> str:
-    try:
-        found = read_object(value)
-    except CheckFailedError as error:
-        return error.what
-    return misplaced(found, parse_path(key))
+        try:
+            open_value(value, key, secrets, self.colons)
+        except CheckFailedError as error:
+            return error.what
+        return ""

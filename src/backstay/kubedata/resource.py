@@ -104,20 +104,29 @@ def path_segment(resource: Resource) -> bytes:
     return b"/" + _PATHS.get(resource, resource.plural).rpartition("/")[2].encode() + b"/"
 
 
-_OAUTH_APISERVER = {"oauth.openshift.io", "user.openshift.io"}
-_OPENSHIFT_APISERVER = {
-    f"{group}.openshift.io"
-    for group in (
-        *("apps", "authorization", "build", "image", "project"),
-        *("quota", "route", "security", "template"),
-    )
+KUBE_APISERVER = "kube-apiserver"
+OPENSHIFT_APISERVER = "openshift-apiserver"
+OAUTH_APISERVER = "oauth-apiserver"
+
+#: The groups that OpenShift's own API servers store.
+_GROUPS = {
+    OAUTH_APISERVER: ("oauth.openshift.io", "user.openshift.io"),
+    OPENSHIFT_APISERVER: tuple(
+        f"{group}.openshift.io"
+        for group in (
+            *("apps", "authorization", "build", "image", "project"),
+            *("quota", "route", "security", "template"),
+        )
+    ),
 }
+_BY_GROUP = {group: server for server, groups in _GROUPS.items() for group in groups}
 
 
 def api_server(resource: Resource) -> str:
     """Name the API server that stores a resource; each has keys of its own."""
-    if resource.group in _OAUTH_APISERVER:
-        return "oauth-apiserver"
-    if resource.group in _OPENSHIFT_APISERVER:
-        return "openshift-apiserver"
-    return "kube-apiserver"
+    return _BY_GROUP.get(resource.group, KUBE_APISERVER)
+
+
+def everything_of(server: str) -> tuple[Resource, ...]:
+    """Name all that an API server stores, by wildcards."""
+    return tuple(Resource(ANY, group) for group in _GROUPS.get(server, (ANY,)))
