@@ -242,10 +242,12 @@ def test_promise_3_a_damaged_record_is_refused_and_left(bench):
     assert bench.state() == before
 
 
-@pytest.mark.parametrize("resource", [DEPLOYMENTS, NODE_POOLS, HOSTED_CLUSTERS])
+@pytest.mark.parametrize(
+    "resource", [(DEPLOYMENTS, "scale"), (NODE_POOLS,), (HOSTED_CLUSTERS,)], ids=str
+)
 def test_promise_3_a_right_that_is_missing_puts_it_back(bench, resource):
     before = bench.state()
-    bench.kube.deny("patch", resource)
+    bench.kube.deny("patch", *resource)
     with pytest.raises(KubeForbiddenError):
         bench.quiesce().__enter__()
     assert bench.state() == before
@@ -254,7 +256,7 @@ def test_promise_3_a_right_that_is_missing_puts_it_back(bench, resource):
 def test_what_can_not_be_put_back_is_told_and_kept(bench):
     with pytest.raises(QuiesceError, match="backstay resume hosted blue -n clusters"):  # noqa: SIM117
         with bench.quiesce():
-            bench.kube.deny("patch", DEPLOYMENTS)
+            bench.kube.deny("patch", DEPLOYMENTS, "scale")
     bench.kube.allow()
     assert recorded(bench.hosted_cluster()).writers
     # The pause itself is over: the operator heals what we could not.

@@ -29,6 +29,9 @@ WITH_STATUS = {"hostedclusters", "nodepools", "hostedcontrolplanes", "statefulse
 _COUNTED = {"hostedclusters", "nodepools", "hostedcontrolplanes", "statefulsets", "deployments"}
 
 
+_SCALED = {"statefulsets", "deployments"}
+
+
 class RefusedError(Exception):
     """What the API answers where it does not do it."""
 
@@ -112,6 +115,33 @@ class Objects:
                 return self._drop(resource, namespace, name)
             return self._store(resource, namespace, name, new)
 
+    def scale(
+        self, resource: Resource, namespace: str, name: str, changes: Object | None = None
+    ) -> Object:
+        """Give an object's Scale; with changes (a merge patch of it) set its replicas before."""
+        if resource.plural not in _SCALED:
+            raise RefusedError(404, "NotFound", "the server could not find the requested resource")
+        with self.lock:
+            old = self.get(resource, namespace, name)
+            if changes is None:
+                return _scale_of(old)
+            wanted = merged(_scale_of(old), changes)
+            replicas = (wanted.get("spec") or {}).get("replicas", 0)
+            if not isinstance(replicas, int) or isinstance(replicas, bool):
+                raise RefusedError(400, "BadRequest", "cannot unmarshal into field spec.replicas")
+            if replicas < 0:
+                raise RefusedError(
+                    422,
+                    "Invalid",
+                    f'Scale.autoscaling "{name}" is invalid: spec.replicas: Invalid value:'
+                    f" {replicas}: must be greater than or equal to 0",
+                )
+            # Nothing else of a Scale gets into the object, whatever the patch holds.
+            self._same(resource, old, wanted.get("metadata") or {})
+            return _scale_of(
+                self.patch(resource, namespace, name, {"spec": {"replicas": replicas}})
+            )
+
     def replace(self, resource: Resource, namespace: str, name: str, document: Object) -> Object:
         """Put another in its place (PUT): what it does not have is gone."""
         with self.lock:
@@ -188,6 +218,25 @@ class Objects:
     def _tell(self) -> None:
         self.changes += 1
         self.changed.notify_all()
+
+
+def _scale_of(document: Object) -> Object:
+    """Make the autoscaling/v1 Scale of a Deployment or StatefulSet."""
+    metadata, spec = document["metadata"], document.get("spec") or {}
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    replicas = spec.get("replicas", 1)
+    labels = (spec.get("selector") or {}).get("matchLabels") or {}
+    return {
+        "apiVersion": "autoscaling/v1",
+        "kind": "Scale",
+        "metadata": {key: metadata[key] for key in kept},
+        # A real server leaves out a zero.
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": {
+            "replicas": (document.get("status") or {}).get("replicas", 0),
+            "selector": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        },
+    }
 
 
 def merged(old: Any, changes: Any) -> Any:

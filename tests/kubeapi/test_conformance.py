@@ -249,6 +249,51 @@ def test_scaling(api, space):
     assert back["spec"] == made["spec"]
 
 
+def test_scaling_by_the_scale_of_a_deployment(api, space):
+    made = api.create(DEPLOYMENTS, deployment("kube-apiserver", 3), space)
+    version = {"resourceVersion": made["metadata"]["resourceVersion"]}
+    # All that is no number of replicas is passed over.
+    image = {"spec": {"containers": [{"name": "main", "image": "registry.invalid/other"}]}}
+    more = {
+        "metadata": version | {"labels": {"a": "b"}},
+        "spec": {"replicas": 0, "template": image},
+    }
+    scale = api.patch(DEPLOYMENTS, "kube-apiserver", more, space, subresource="scale")
+    assert (scale["apiVersion"], scale["kind"]) == ("autoscaling/v1", "Scale")
+    assert scale["spec"].get("replicas", 0) == 0
+    assert scale["status"]["selector"] == "app=kube-apiserver"
+    now = api.get(DEPLOYMENTS, "kube-apiserver", space)
+    for field in ("name", "namespace", "uid", "resourceVersion"):
+        assert scale["metadata"][field] == now["metadata"][field]
+    assert now["metadata"]["resourceVersion"] != version["resourceVersion"]
+    assert now["metadata"]["generation"] == made["metadata"]["generation"] + 1
+    assert now["spec"] == made["spec"] | {"replicas": 0}
+    assert not now["metadata"].get("labels")
+    # The version of the Deployment is that of its Scale.
+    with pytest.raises(KubeConflictError, match="modified"):
+        api.patch(
+            *(DEPLOYMENTS, "kube-apiserver", {"metadata": version, "spec": {"replicas": 2}}, space),
+            subresource="scale",
+        )
+    assert api.get(DEPLOYMENTS, "kube-apiserver", space) == now
+    version = {"resourceVersion": now["metadata"]["resourceVersion"]}
+    back = {"metadata": version, "spec": {"replicas": 3}}
+    scale = api.patch(DEPLOYMENTS, "kube-apiserver", back, space, subresource="scale")
+    assert scale["spec"] == {"replicas": 3}
+    assert api.get(DEPLOYMENTS, "kube-apiserver", space)["spec"] == made["spec"]
+
+
+def test_what_has_no_scale_or_is_not_there_is_not_scaled(api, space):
+    api.create(CONFIG_MAPS, of(CONFIG_MAPS, "map"), space)
+    for resource, name in ((CONFIG_MAPS, "map"), (DEPLOYMENTS, "none")):
+        with pytest.raises(KubeNotFoundError):
+            api.patch(resource, name, {"spec": {"replicas": 0}}, space, subresource="scale")
+    api.create(DEPLOYMENTS, deployment("some", 1), space)
+    with pytest.raises(KubeError, match=r"422, .*replicas"):
+        api.patch(DEPLOYMENTS, "some", {"spec": {"replicas": -1}}, space, subresource="scale")
+    assert api.get(DEPLOYMENTS, "some", space)["spec"]["replicas"] == 1
+
+
 def test_status_is_written_by_itself(api, space):
     api.create(HOSTED_CLUSTERS, hosted_cluster(pausedUntil="true") | {"status": {"a": "x"}}, space)
     assert not api.get(HOSTED_CLUSTERS, "blue", space).get("status")
@@ -331,6 +376,7 @@ def test_what_we_may_not(api, cluster, space):
             lambda: powerless.list(SECRETS, space),
             lambda: powerless.create(SECRETS, secret("other"), space),
             lambda: powerless.patch(SECRETS, "key", {"data": None}, space),
+            lambda: powerless.patch(DEPLOYMENTS, "key", {}, space, subresource="scale"),
             lambda: powerless.delete(SECRETS, "key", space),
         )
         for call in calls:

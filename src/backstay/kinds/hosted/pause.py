@@ -116,7 +116,12 @@ def hold(document: Object) -> Hold:
 
 
 def change(
-    api: Api, target: Target, decide: Callable[[Object], Object | None], clock: Clock
+    api: Api,
+    target: Target,
+    decide: Callable[[Object], Object | None],
+    clock: Clock,
+    *,
+    subresource: str = "",
 ) -> Object | None:
     """Read an object, decide on a patch, and apply it to that very version; else do it again.
 
@@ -126,9 +131,10 @@ def change(
         decide: makes the patch; None leaves the object as it is. It is asked again after a
             conflict.
         clock: for short waits.
+        subresource: that the patch is for, as `scale`; empty is the object itself.
 
     Returns:
-        The object as it is now; None where nothing had to be changed.
+        The object, or its subresource, as it is now; None where nothing had to be changed.
 
     Raises:
         KubeError: the API failed, or the object never stood still.
@@ -138,7 +144,9 @@ def change(
         if patch is None:
             return None
         try:
-            return api.patch(target.resource, target.name, patch, target.namespace)
+            return api.patch(
+                target.resource, target.name, patch, target.namespace, subresource=subresource
+            )
         except KubeConflictError:
             if attempt:
                 clock.sleep(0.05 * attempt)

@@ -25,6 +25,7 @@ from backstay.kinds.hosted.cluster import at, control_plane_namespace
 from backstay.kinds.hosted.pause import Target, change
 from backstay.kinds.hosted.record import (
     ANNOTATION,
+    SCALE,
     Record,
     annotation,
     ours,
@@ -174,7 +175,8 @@ class _Work:
                 return None
             return scaling(deployment, replicas)
 
-        self._change(target, decide, Change(target.title, f"replicas back to {replicas}", command))
+        told = Change(target.title, f"replicas back to {replicas}", command)
+        self._change(target, decide, told, subresource=SCALE)
 
     def _unpause(self, target: Target, *, keep_record: bool = False) -> None:
         what: list[str] = []
@@ -224,6 +226,8 @@ class _Work:
         target: Target,
         decide: Callable[[Object], Object | None],
         told: Change | Callable[[Object], Change],
+        *,
+        subresource: str = "",
     ) -> None:
         """Change an object, or only tell how; one that is gone needs no putting back."""
         patches: list[Object] = []
@@ -234,7 +238,7 @@ class _Work:
             return None if self.dry_run else patch
 
         try:
-            change(self.api, target, remember, self.clock)
+            change(self.api, target, remember, self.clock, subresource=subresource)
         except KubeNotFoundError:
             if target.resource is HOSTED_CLUSTERS:
                 raise

@@ -17,6 +17,8 @@ from backstay.kinds.hosted.cluster import at
 from backstay.kubeapi.api import Object
 
 ANNOTATION = "backstay.dev/quiesced"
+#: The subresource by which replicas are set: the right to it is no right to run other images.
+SCALE = "scale"
 FORMAT = 1
 #: Characters; ours has about 300. The API allows 256 KiB for all annotations of an object.
 MAX_SIZE = 4096
@@ -191,7 +193,11 @@ def restoring(document: Object, record: Record, *, keep_record: bool = False) ->
 
 
 def scaling(document: Object, replicas: int) -> Object:
-    """Make the patch that sets a Deployment's replicas."""
+    """Make the patch of a Deployment's `scale` that sets its replicas.
+
+    A Scale has its Deployment's resourceVersion (Kubernetes: pkg/registry/apps/deployment/storage,
+    ScaleREST), so the patch only takes on the Deployment as it was read.
+    """
     return {"metadata": _version(document), "spec": {"replicas": replicas}}
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from backstay.kinds.hosted.cluster import MAIN, Hosted
 from backstay.kinds.hosted.keys import CONFIGURATION
+from backstay.kinds.hosted.record import SCALE
 from backstay.kinds.hosted.resources import PKI
 from backstay.kinds.hosted.steps import WRITERS
 from backstay.kinds.hosted.tls import CA_CONFIG_MAP, CLIENT_SECRET
@@ -123,7 +124,8 @@ _RESUME = (
     Right("get", NODE_POOLS, _HC),
     Right("patch", NODE_POOLS, _HC),
     Right("get", DEPLOYMENTS, _CP, names=WRITERS),
-    Right("patch", DEPLOYMENTS, _CP, names=WRITERS),
+    # Not of Deployments themselves: who may patch these can run any image.
+    Right("patch", DEPLOYMENTS, _CP, SCALE, WRITERS),
 )
 
 

@@ -11,7 +11,7 @@ from backstay.clock import Clock
 from backstay.errors import KubeConflictError, KubeError, KubeNotFoundError, QuiesceError
 from backstay.kinds.hosted.cluster import at
 from backstay.kinds.hosted.pause import Target, change
-from backstay.kinds.hosted.record import replicas_of, scaling, title
+from backstay.kinds.hosted.record import SCALE, replicas_of, scaling, title
 from backstay.kinds.hosted.steps import WRITERS
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import DEPLOYMENTS, PODS
@@ -146,7 +146,7 @@ class Stopping:
             return scaling(deployment, 0) if now else None
 
         try:
-            made = change(self.api, writer.target, decide, self.clock)
+            made = change(self.api, writer.target, decide, self.clock, subresource=SCALE)
         except KubeNotFoundError:
             return
         if made is not None and not first:
