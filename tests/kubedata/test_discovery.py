@@ -542,7 +542,7 @@ def test_long_lists_are_shortened():
 
 
 def test_a_damaged_snapshot_is_a_typed_error():
-    elements = [(b"no revision", b"/secrets/")]
+    elements = [(b"no revision", b"/secrets/openshift-config-managed/encryption-")]
     with kube.raw_snapshot(elements) as snapshot, pytest.raises(DamagedError):
         discover(snapshot, GIVEN)
 

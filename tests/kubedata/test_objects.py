@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 
 from backstay.errors import DamagedError
 from backstay.kubedata.keypath import parse_path
-from backstay.kubedata.objects import StoredObject, misplaced, read_object, read_secret_data
+from backstay.kubedata.objects import (
+    StoredObject,
+    misplaced,
+    read_annotations,
+    read_object,
+    read_secret_data,
+)
 from kit import kube
 
 
@@ -70,6 +76,39 @@ def test_data_of_a_secret_in_json():
     assert read_secret_data(document(apiVersion="v1", kind="Secret")) == {}
 
 
+NOTES = {"a.io/mode": "x", "b": ""}
+
+
+@pytest.mark.parametrize("notes", [{}, NOTES])
+def test_annotations_from_both_forms(notes):
+    assert read_annotations(kube.secret("a", annotations=notes)) == notes
+    assert read_annotations(document(metadata={"name": "a", "annotations": notes})) == notes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"k8s:enc:aescbc:v1:k:x",
+        document(metadata={"annotations": ["not-to-be-seen"]}),
+        document(metadata={"annotations": {"a": ["not-to-be-seen"]}}),
+        kube.built_in("Secret", "a", annotations={"a": "not-to-be-seen"})[:-20],
+        kube.built_in("Secret", "a", more=kube.text(1, kube.text(12, b"not-to-be-seen"))),
+        kube.built_in("Secret", "a", more=kube.text(1, kube.text(12, kube.text(2, b"\xff")))),
+    ],
+)
+def test_promise_5_broken_annotations_are_refused_and_not_quoted(value):
+    with pytest.raises(DamagedError) as caught:
+        read_annotations(value)
+    assert "not-to-be-seen" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+def test_no_metadata_is_no_annotation():
+    assert read_annotations(document(metadata=[])) == {}
+    assert read_annotations(document(metadata=None)) == {}
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -97,7 +136,7 @@ def test_damage_gives_an_object_or_a_typed_error(data):
     for _ in range(data.draw(st.integers(0, 3))):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(value[: data.draw(st.integers(0, len(value)))])
-    for read in (read_object, read_secret_data):
+    for read in (read_object, read_secret_data, read_annotations):
         try:
             read(damaged)
         except DamagedError:

@@ -33,6 +33,11 @@ _CONFIG = "encryption-config"
 _CONFIG_FIELD = "encryption-config"
 _KEY_FIELD = "encryption.apiserver.operator.openshift.io-key"
 _MODE = "encryption.apiserver.operator.openshift.io/mode"
+#: One of these is in the etcd key of each Secret that `parse_source` knows.
+MARKS = (
+    f"/secrets/{_MANAGED}/encryption-".encode(),
+    *(f"/secrets/{component}/{_CONFIG}".encode() for component in _SERVERS),
+)
 #: A number as the operators read it: 64 bits, without a sign.
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 #: The copy that has no number is the newest.

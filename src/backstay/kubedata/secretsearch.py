@@ -22,7 +22,14 @@ from backstay.kubedata.inventory import (
 )
 from backstay.kubedata.keypath import parse_path
 from backstay.kubedata.opening import colon_names, keys_named, open_value
-from backstay.kubedata.openshift import Document, Form, Source, parse_source, read_document
+from backstay.kubedata.openshift import (
+    MARKS,
+    Document,
+    Form,
+    Source,
+    parse_source,
+    read_document,
+)
 from backstay.kubedata.outcome import shown
 from backstay.kubedata.resource import KUBE_APISERVER, Resource, everything_of, path_segment
 from backstay.mvcc.snapshot import Snapshot
@@ -54,7 +61,8 @@ class Search:
     """A search.
 
     Attributes:
-        inventory: the Secrets of the snapshot, and whatever else is encrypted in it.
+        inventory: the Secrets of the snapshot, and whatever else is encrypted in it; empty where
+            no Secret can have keys.
         documents: what was read, what tells most first.
         unread: what could not be read, in the same order.
     """
@@ -74,6 +82,10 @@ class Search:
         Raises:
             DamagedError: the snapshot's bucket `key` is damaged.
         """
+        data = snapshot.bolt.image.data
+        if all(data.find(mark) < 0 for mark in MARKS):
+            # Most clusters have none: that is known without a look at each element.
+            return cls(Inventory({}))
         inventory = take_inventory(
             snapshot,
             lambda _prefix, resource: resource == _SECRETS,
