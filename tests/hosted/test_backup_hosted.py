@@ -145,6 +145,38 @@ def test_both_repositories_must_be_two_places(world):
     world.backup("--keys-repo", keys)
 
 
+@pytest.mark.parametrize("how", ["option", "settings"])
+def test_promise_5_a_repository_for_keys_that_is_sealed_to_others_is_refused(world, how):
+    """Whoever can write its configuration would else have all keys sealed to themselves."""
+    [right] = Repository.open(FileStore(world.folder / "keys")).config.recipients
+    other = world.cli("keygen", "--json").json["recipient"]
+    before = all_bytes(world.folder / "data"), all_bytes(world.folder / "keys")
+    settings = world.folder / "backstay.toml"
+
+    def pinned(*recipients):
+        settings.unlink(missing_ok=True)
+        if how == "option":
+            return [f"--keys-recipient={recipient}" for recipient in recipients]
+        settings.write_text(f"keys-recipient = {list(recipients)}\n")
+        return []
+
+    refused = world.backup(*pinned(other), expect=5)
+    assert f"/keys is sealed to {right}, but {other} is pinned" in refused.err
+    world.backup(*pinned(right, other), expect=5)
+    assert (all_bytes(world.folder / "data"), all_bytes(world.folder / "keys")) == before
+    words = ("preflight", "hosted", NAME, "-n", NAMESPACE, "--json")
+    looked = world.cli(*words, *pinned(other), expect=3).json
+    failed = [check["name"] for check in looked["checks"] if check["verdict"] == "FAIL"]
+    assert failed == ["keys repository"]
+    assert f"but {other} is pinned" in detail(looked, "keys repository")
+    # The pin of the one is none of the other.
+    world.cli(*words, *pinned(right))
+    world.backup(*pinned(right))
+    settings.unlink(missing_ok=True)
+    world.backup("--recipient", other, *pinned(right), expect=5)
+    settings.unlink(missing_ok=True)
+
+
 def test_a_dry_run_shows_its_hands_and_leaves_nothing(world):
     before = all_bytes(world.folder / "data"), all_bytes(world.folder / "keys")
     done = world.backup("--dry-run", "--quiesce")

@@ -50,6 +50,7 @@ def test_the_cronjobs_command_line_is_one():
     assert rest == []
     assert parsed["name"] == "blue"
     assert parsed["recipient"] == ["AGE_RECIPIENT"]
+    assert parsed["keys_recipient"] == ["AGE_KEYS_RECIPIENT"]
 
 
 def test_the_cronjobs_variables_are_read_by_the_program():
@@ -251,6 +252,7 @@ VALUES = {
     "BACKSTAY_REPO": "s3://my-backups/a/b",
     "BACKSTAY_KEYS_REPO": "s3://their-clusters/keys",
     "RECIPIENT": "age1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gq",
+    "KEYS_RECIPIENT": "age1zqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gz",
     "IMAGE": "quay.example/team/backstay@sha256:0123",
 }
 
@@ -286,6 +288,7 @@ def replaced(value):
         "s3://backups/hosted": VALUES["BACKSTAY_REPO"],
         "s3://backup-keys/hosted": VALUES["BACKSTAY_KEYS_REPO"],
         "--recipient=AGE_RECIPIENT": f"--recipient={VALUES['RECIPIENT']}",
+        "--keys-recipient=AGE_KEYS_RECIPIENT": f"--keys-recipient={VALUES['KEYS_RECIPIENT']}",
         "registry.example.com/backstay:latest": VALUES["IMAGE"],
     }
     if isinstance(value, str) and value.endswith("-blue") and value != INSIDE:

@@ -4,6 +4,7 @@ The command lines are run, with everything real but Kubernetes, by who has just 
 they asked for is what the table of `rights` says, and the table is what the roles say.
 """
 
+import re
 import tempfile
 from pathlib import Path
 from typing import ClassVar
@@ -154,7 +155,7 @@ def bound_to(*commands):
 def test_the_cronjob_does_what_it_says_with_the_roles_of_its_account(world, monkeypatch):
     in_a_pod(world, monkeypatch)
     recipient = world.identity.read_text().split("public key: ")[1].split()[0]
-    words = [word.replace("AGE_RECIPIENT", recipient) for word in container()["args"]]
+    words = [re.sub("AGE_(KEYS_)?RECIPIENT", recipient, word) for word in container()["args"]]
     # Its root can't be written to: nothing but the spool may be.
     monkeypatch.setattr(tempfile, "tempdir", "/proc/nowhere")
     with by(world, ACCOUNT) as began:

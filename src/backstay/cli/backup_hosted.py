@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @options.store
 @options.keys_store
 @options.recipients
+@options.keys_recipients
 @transport
 @click.option("--quiesce", is_flag=True, help="Stop what writes meanwhile; the API is down then.")
 @click.option(

@@ -77,12 +77,12 @@ def open_repository(options: StoreOptions, pinned: "Sequence[str]" = ()) -> "Rep
 
 
 def open_keys_repository(options: dict[str, Any]) -> "Repository":
-    """Open the repository for keys; the recipients that are pinned are not its own.
+    """Open the repository for keys, and hold it to the recipients that are pinned for it.
 
     Raises:
         UsageError: none is given.
         NotFoundError: there is none.
-        RefusedError: it is one for data.
+        RefusedError: it is one for data, or sealed to others.
     """
     from backstay.repo.keyring import check_place
 
@@ -90,7 +90,8 @@ def open_keys_repository(options: dict[str, Any]) -> "Repository":
         raise UsageError(
             "no repository for keys is given", "name it with --keys-repo or BACKSTAY_KEYS_REPO"
         )
-    repository = open_repository(replace(StoreOptions.of(options), repo=options["keys_repo"]))
+    where = replace(StoreOptions.of(options), repo=options["keys_repo"])
+    repository = open_repository(where, options.get("keys_recipient", ()))
     check_place(repository)
     return repository
 

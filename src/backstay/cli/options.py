@@ -149,6 +149,17 @@ def recipients(function: F) -> F:
     )(function)
 
 
+def keys_recipients(function: F) -> F:
+    """Pin the recipients that the repository for keys must have."""
+    return click.option(
+        "--keys-recipient",
+        "keys_recipient",
+        multiple=True,
+        metavar="AGE1...",
+        help="A recipient that --keys-repo must have; any other set is refused.",
+    )(function)
+
+
 def identity(function: F) -> F:
     """Say where the private key is."""
     return click.option(

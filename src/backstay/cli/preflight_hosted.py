@@ -47,6 +47,7 @@ class Asked:
 @options.store
 @options.keys_store
 @options.recipients
+@options.keys_recipients
 @transport
 @click.option("--quiesce", is_flag=True, help="Ask about the rights that --quiesce needs, too.")
 @click.option("--cluster", default="", help="Taken as `backup` takes it.")

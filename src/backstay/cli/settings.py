@@ -34,6 +34,7 @@ TOP = frozenset(
         "repo",
         "keys-repo",
         "recipient",
+        "keys-recipient",
         "identity",
         "cluster",
         "spool-dir",
