@@ -38,6 +38,7 @@ Kubernetes' API, HyperShift's operator, the kubelet's streams and the time that 
 are those of the tests: emulated, in Python, in a process of their own on the same cores
 (benchmarks/apiserver.py). etcd and the S3 server (over TLS) are real. etcd has also 2,000 Secrets
 that are encrypted with aescbc. `backstay` is run from outside of the cluster, so by port-forward.
+A pod's end is seen, and a writer writes, every 0.1 s: so exact are the seconds of downtime.
 """
 _REPETITIONS = 3
 _GOAL_MB = 200
