@@ -2,12 +2,13 @@
 
 import pytest
 
+from backstay.kinds.hosted.tls import CLIENT_SECRET
 from backstay.kubeapi.resource import PODS, SECRETS
 from backstay.repo.catalogue import Repository
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Saved, headers, load
 from backstay.repo.stores.file import FileStore
-from kit.world import CLUSTER, NAME, NAMESPACE, hosted_world, keys_of
+from kit.world import CLUSTER, NAME, NAMESPACE, hosted_world, inside_of, keys_of
 
 CHECKS = ("transfer", "stored", "structure", "content", "keys")
 
@@ -193,6 +194,53 @@ def test_preflight_is_what_a_dry_run_asks(world):
     asked = world.backup("--dry-run", "--json").json
     assert [c["name"] for c in looked["checks"]] == [c["name"] for c in asked["checks"]]
     assert {c["verdict"] for c in looked["checks"]} == {"PASS"}
+
+
+BY_EXEC = ("preflight", "hosted", NAME, "-n", NAMESPACE, "--transport", "exec", "--json")
+
+
+def test_a_preflight_by_exec_asks_the_pods_themselves(world):
+    # Our certificate is none of its business: nobody may read it.
+    world.kube.remove(SECRETS, CLIENT_SECRET, world.control_plane)
+    looked = world.cli(*BY_EXEC, "--quota", "8GiB").json
+    assert verdicts(looked) == dict.fromkeys([c["name"] for c in looked["checks"]], "PASS")
+    assert {"rights", "pods", "members", "alarms", "quota", "space"} <= set(verdicts(looked))
+    assert "certificates" not in verdicts(looked)
+    assert "etcd-0.etcd-discovery" in detail(looked, "members")
+    assert "bytes, 0% of its quota" in detail(looked, "quota")
+    assert not [path for path in (world.folder / "pod").iterdir() if path.is_file()]
+    asked = world.backup("--dry-run", "--transport", "exec", "--json").json
+    assert [c["name"] for c in asked["checks"] if c["verdict"] != "PASS"] == []
+
+
+def test_a_preflight_by_exec_looks_at_each_etcd(tmp_path):
+    with hosted_world(tmp_path, shards=("events",)) as world:
+        looked = world.cli(*BY_EXEC).json
+        assert set(verdicts(looked).values()) == {"PASS"}
+        for pod in ("etcd-0", "etcd-events-0"):
+            assert f"{pod}." in detail(looked, "members")
+
+
+LIES = {
+    "alarm": ("echo memberID:0 alarm:NOSPACE", "alarms", "NOSPACE"),
+    "no room": ("echo /dev/x 100 50 4 50% /var/lib", "members", "4096 bytes free on its volume"),
+    "not reached": ("exit 1", "members", "no member is fit"),
+}
+
+
+@pytest.mark.parametrize("what", LIES)
+def test_a_preflight_by_exec_tells_what_the_pod_answers(world, what):
+    answer, name, text = LIES[what]
+    path = world.folder / "lies"
+    path.write_text(f"#!/bin/sh\n{answer}\n")
+    path.chmod(0o755)
+    told = {"alarm": "ctl alarm list", "no room": "df -Pk", "not reached": "ctl endpoint status"}
+    inside = inside_of(world, "etcd-0", world.folder / "pod") | {told[what]: str(path)}
+    world.streams.pod(world.control_plane, "etcd-0", rewrite=inside)
+    looked = world.cli(*BY_EXEC, expect=3).json
+    failed = {name for name, verdict in verdicts(looked).items() if verdict == "FAIL"}
+    assert failed == {name}
+    assert text in detail(looked, name)
 
 
 def test_a_denied_right_is_named(world):

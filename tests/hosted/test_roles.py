@@ -31,6 +31,7 @@ INSIDE = "clusters-blue"
 ACCOUNT = ("ServiceAccount", "backstay", "backstay")
 OPERATORS = ("Group", "backstay-operators")
 RESTORERS = ("Group", "backstay-restorers")
+PREFLIGHT = ("preflight", "hosted", "blue", "-n", "clusters")
 
 
 def table(*commands):
@@ -203,9 +204,17 @@ def test_a_preflight_passes_and_asks_for_no_more_than_the_backup(world, monkeypa
     assert all({grant, grant.any_name} & wanted for grant in recorded(world.kube, began))
 
 
+def test_a_preflight_by_exec_takes_the_role_of_exec_alone(world):
+    with held_to(world.kube, bound_to("backup", "exec")) as began:
+        looked = world.cli(*PREFLIGHT, "--transport", "exec", "--json").json
+    assert {check["verdict"] for check in looked["checks"]} == {"PASS"}
+    wanted = table("backup", "exec")
+    assert all({grant, grant.any_name} & wanted for grant in recorded(world.kube, began))
+
+
 def test_a_preflight_tells_of_each_role_that_is_missing(world):
     with held_to(world.kube, bound_to("backup")):
-        looked = world.cli("preflight", "hosted", "blue", "-n", "clusters", expect=3)
+        looked = world.cli(*PREFLIGHT, expect=3)
     assert "get secrets in clusters-blue (etcd-client-tls)" in looked.err
     assert "get pods/portforward in clusters-blue (etcd-0, etcd-1, etcd-2)" in looked.err
 

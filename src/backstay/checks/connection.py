@@ -7,11 +7,16 @@ from backstay.client.health import Choice
 _FULL = 0.8
 
 
-def members(choice: Choice) -> Answer:
-    """Is there a member to take a snapshot from, and can all be reached?"""
+def members(choice: Choice, do: str = "name others with --endpoints, or mend these") -> Answer:
+    """Is there a member to take a snapshot from, and can all be reached?
+
+    Args:
+        choice: what was heard of the members.
+        do: what to do where none is fit.
+    """
     if not choice.order:
         reasons = "; ".join(f"{o.member.title} {o.reason}" for o in choice.opinions)
-        return failed(f"no member is fit: {reasons}; name others with --endpoints, or mend these")
+        return failed(f"no member is fit: {reasons}; {do}")
     out = [o for o in choice.opinions if not o.usable]
     fit = f"{choice.order[0].endpoint} will be asked, {len(choice.order)} are fit"
     if out:

@@ -105,17 +105,12 @@ def _survey(
     stack: ExitStack, api: "Api", found: "Hosted", wanted: str, asked: Asked
 ) -> "Mapping[str, Choice]":
     """Look at all members by the way that a backup would take."""
-    from backstay.client.health import choose, survey
     from backstay.clock import SystemClock
     from backstay.kinds.hosted.transport import reach
 
     reached = stack.enter_context(reach(api, found, wanted, clock=SystemClock()))
     asked.transport = str(reached.way.transport)
-    return {
-        shard.name: choose(survey(shard.etcd).members)
-        for shard in reached.shards
-        if shard.etcd is not None
-    }
+    return {shard.name: shard.source.survey() for shard in reached.shards}
 
 
 def finish(session: Session, checks: tuple["Check", ...], steps: "tuple[Step, ...]" = ()) -> int:

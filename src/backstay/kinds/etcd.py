@@ -19,6 +19,10 @@ class EtcdSource:
         self._etcd = etcd
         self._choice = Choice()
 
+    def survey(self) -> Choice:
+        """Look at every member, and judge each; nothing is told, and none may be fit."""
+        return choose(survey(self._etcd).members)
+
     def choose(self, report: Report) -> int:
         """Look at every member, tell what was found, and put them in order.
 

@@ -96,30 +96,50 @@ class ExecSource:
         self._choice = Choice()
         self._pods = dict[Endpoint, str]()
 
+    def survey(self) -> Choice:
+        """Look at every pod: its member, its alarms, its room; judge each, and tell nothing.
+
+        Nothing is written in a pod. A member without room for a copy is not fit.
+
+        Raises:
+            KubeForbiddenError: we may not exec.
+            EtcdError: there are no pods.
+        """
+        return self._survey()[0]
+
     def choose(self, report: Report) -> int:
-        """Look at every pod: its member, its alarms, its room.
+        """Look at every pod, tell what was found, and put the fit ones in order.
 
         Raises:
             KubeForbiddenError: we may not exec.
             SpaceError: no fit member has room for a copy.
             EtcdError: none is fit.
         """
+        self._choice, cramped = self._survey()
+        for opinion in self._choice.opinions:
+            word = "fit" if opinion.usable else "not asked"
+            report.say(f"{opinion.member.title}: {word}, {opinion.reason}")
+        for warning in self._choice.warnings:
+            report.warn(warning)
+        if cramped and not self._choice.order:
+            raise SpaceError(
+                f"there is no room for a copy of the database: {'; '.join(cramped)}",
+                "use --transport direct or port-forward, which write nothing in the pod",
+            )
+        for words in cramped:
+            report.warn(f"{words}: not asked")
+        best = self._choice.best
+        return max(status.db_size for status in (best, *self._choice.order))
+
+    def _survey(self) -> tuple[Choice, tuple[str, ...]]:
+        """Look at every pod; gives also the words for fit members that have no room."""
         names = [pod.name for pod in self._shard.pods]
         if not names:
             raise EtcdError(f"{self._shard.name} has no pods", "look at its StatefulSet")
         with ThreadPoolExecutor(len(names), thread_name_prefix="backstay-look") as pool:
             seen = list(pool.map(self._look, names))
         self._pods = {one.health.endpoints[0]: one.pod for one in seen}
-        self._choice = choose(_with_alarms(seen))
-        for opinion in self._choice.opinions:
-            word = "fit" if opinion.usable else "not asked"
-            report.say(f"{opinion.member.title}: {word}, {opinion.reason}")
-        for warning in self._choice.warnings:
-            report.warn(warning)
-        best = self._choice.best
-        size = max(status.db_size for status in (best, *self._choice.order))
-        self._choice = _with_room(self._choice, seen, report)
-        return size
+        return _with_room(choose(_with_alarms(seen)), seen)
 
     def fetch(self, sink: Sink, report: Report) -> Received:
         """Write a whole snapshot to a sink, which is reset before each new try.
@@ -234,33 +254,25 @@ def _with_alarms(seen: list[_Seen]) -> list[MemberHealth]:
     return found
 
 
-def _with_room(choice: Choice, seen: list[_Seen], report: Report) -> Choice:
-    """Leave out the members that have no room for a copy.
-
-    Raises:
-        SpaceError: none has.
-    """
+def _with_room(choice: Choice, seen: list[_Seen]) -> tuple[Choice, tuple[str, ...]]:
+    """Leave out the members that have no room for a copy; gives also the words for these."""
     looked = {one.health.endpoints[0]: one.looked for one in seen if one.looked}
-    kept, lacking = [], []
+    judged, cramped = [], []
     for opinion in choice.opinions:
         status = opinion.member.status
-        if status is None or not opinion.usable:
-            continue
-        facts = looked[status.endpoint]
-        needed = status.db_size + max(_MARGIN, status.db_size // 10)
-        if facts.free is not None and facts.free >= needed:
-            kept.append(opinion)
-            continue
-        free = "an unknown number of" if facts.free is None else str(facts.free)
-        left = f", and left-overs: {one_line(', '.join(facts.left))}" if facts.left else ""
-        lacking.append(
-            f"{opinion.member.title} has {free} bytes free on its volume, {needed} are needed{left}"
-        )
-    if not kept:
-        raise SpaceError(
-            f"there is no room for a copy of the database: {'; '.join(lacking)}",
-            "use --transport direct or port-forward, which write nothing in the pod",
-        )
-    for words in lacking:
-        report.warn(f"{words}: not asked")
-    return Choice(tuple(kept))
+        why = _lacks(status, looked[status.endpoint]) if status and opinion.usable else ""
+        judged.append(replace(opinion, usable=False, reason=why) if why else opinion)
+        if why:
+            cramped.append(f"{opinion.member.title} {why}")
+    judged.sort(key=lambda opinion: not opinion.usable)
+    return Choice(tuple(judged)), tuple(cramped)
+
+
+def _lacks(status: Status, facts: Looked) -> str:
+    """Say what room a copy would need and there is not; empty where there is."""
+    needed = status.db_size + max(_MARGIN, status.db_size // 10)
+    if facts.free is not None and facts.free >= needed:
+        return ""
+    free = "an unknown number of" if facts.free is None else str(facts.free)
+    left = f", and left-overs: {one_line(', '.join(facts.left))}" if facts.left else ""
+    return f"has {free} bytes free on its volume, {needed} are needed{left}"

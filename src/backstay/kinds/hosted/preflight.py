@@ -34,6 +34,7 @@ from backstay.report import Check, Report
 #: Characters of a server's word in a message.
 _WORD = 60
 _BACKUP = ("backup",)
+_MEND = "mend these, or use another --transport"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +45,11 @@ class Plan:
         name: of the HostedCluster.
         namespace: of the HostedCluster.
         commands: whose rights are asked about: names of `rights.RIGHTS`, as `backup`, `exec`.
+            With `exec` our certificate is not asked about: what is run in a pod has the pod's.
         spool_dir: where a snapshot will lie.
         data: opens the repository of the snapshots; None leaves it out.
         keys: opens that of the keyrings; None leaves it out.
-        survey: looks at the members of each etcd, by the shard's name; None leaves them out, as
-            where there is no way to them but exec.
+        survey: looks at the members of each etcd, by the shard's name; None leaves them out.
         quota: bytes; the quota of members that don't tell it; None leaves them out.
     """
 
@@ -98,7 +99,8 @@ def preflight(api: Api, plan: Plan, *, clock: Clock, report: Report) -> tuple[Ch
         put("conditions", lambda: questions.conditions(hosted))
         put("quiesced", lambda: questions.quiesced(hosted))
         put("pods", lambda: questions.pods(hosted))
-        put("certificates", lambda: questions.certificates(api, hosted, clock.now()))
+        if "exec" not in plan.commands:
+            put("certificates", lambda: questions.certificates(api, hosted, clock.now()))
         put("keys", lambda: _keys(api, hosted, heard))
         if hosted.encryption or heard.keys is None or heard.keys.keys:
             put("rotation", lambda: questions.rotation(hosted, heard.keys))
@@ -162,7 +164,8 @@ def _members(
 
     def members() -> Answer:
         heard.choices = survey(hosted)
-        return _together({name: connection.members(it) for name, it in heard.choices.items()})
+        answers = {name: connection.members(it, _MEND) for name, it in heard.choices.items()}
+        return _together(answers)
 
     put("members", members)
     choices = heard.choices

@@ -28,7 +28,6 @@ from backstay.errors import (
     KubeNotFoundError,
     UsageError,
 )
-from backstay.flows.source import Source
 from backstay.kinds.etcd import EtcdSource
 from backstay.kinds.hosted.cluster import MAIN, Hosted, Shard
 from backstay.kinds.hosted.exec_snapshot import ExecSource
@@ -94,14 +93,14 @@ class ReachedShard:
 
     Attributes:
         name: of the shard; `etcd` is the one that every control plane has.
-        source: what a snapshot is taken from.
+        source: what a snapshot is taken from; it can be asked how its members are.
         etcd: a client of it, with one endpoint for each member where they have names; None where
             it is reached by exec.
         dialer: of that client, for others with fewer endpoints.
     """
 
     name: str
-    source: Source
+    source: "HostedSource | ExecSource"
     etcd: Etcd | None = None
     dialer: Dialer | None = None
 
