@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backstay.clock import Clock
-from backstay.errors import BackstayError, CheckFailedError, NotFoundError
+from backstay.errors import BackstayError, CheckFailedError, NotFoundError, RefusedError
 from backstay.report import Check, Verdict
 
 
@@ -56,6 +56,14 @@ def ask(name: str, question: Callable[[], Answer], clock: Clock) -> Check:
         answer = unknown(str(error))
     seconds = clock.monotonic() - began
     return Check(name=name, verdict=answer.verdict, detail=answer.detail, seconds=seconds)
+
+
+def unrefused(question: Callable[[], Answer]) -> Answer:
+    """Ask about something that a command would be refused: a look before it is a FAIL."""
+    try:
+        return question()
+    except RefusedError as error:
+        return failed(str(error))
 
 
 def worst(checks: tuple[Check, ...]) -> Verdict:

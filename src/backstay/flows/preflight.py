@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from backstay.checks import connection
-from backstay.checks.question import Answer, ask, failed, passed
+from backstay.checks.question import Answer, ask, failed, passed, unrefused
 from backstay.client.health import Choice
 from backstay.clock import Clock
 from backstay.files import free_space
@@ -67,7 +67,7 @@ def preflight(
         if quota or any(status.quota for status in choice.order):
             put("quota", lambda: connection.quota(choice, quota))
         put("space", lambda: _space(choice, spool_dir))
-    put("repository", repository)
+    put("repository", lambda: unrefused(repository))
     if heard.repository is not None:
         opened = heard.repository
         put("writable", lambda: _writable(opened, clock))

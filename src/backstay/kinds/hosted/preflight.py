@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backstay.checks import connection
-from backstay.checks.question import Answer, ask, failed, passed, unknown
+from backstay.checks.question import Answer, ask, failed, passed, unknown, unrefused
 from backstay.client.health import Choice
 from backstay.client.text import one_line
 from backstay.clock import Clock
-from backstay.errors import RefusedError
 from backstay.files import free_space
 from backstay.flows.preflight import MAX_SKEW
 from backstay.flows.spool import MARGIN
@@ -212,7 +211,7 @@ def _repositories(
             heard.data = open_data()
             return _role(heard.data, Role.DATA)
 
-        put("repository", lambda: _unrefused(data))
+        put("repository", lambda: unrefused(data))
     if plan.keys is not None:
         open_keys = plan.keys
 
@@ -220,20 +219,12 @@ def _repositories(
             heard.keyring = open_keys()
             return _role(heard.keyring, Role.KEYS)
 
-        put("keys repository", lambda: _unrefused(keyring))
+        put("keys repository", lambda: unrefused(keyring))
     opened = [it for it in (heard.data, heard.keyring) if it is not None]
     if opened:
         put("writable", lambda: _together({it.store.url: _writable(it, clock) for it in opened}))
     if len(opened) == 2:
         put("apart", lambda: _apart(*opened))
-
-
-def _unrefused(question: Callable[[], Answer]) -> Answer:
-    """A repository that is refused was looked at, and a backup would end there."""
-    try:
-        return question()
-    except RefusedError as error:
-        return failed(str(error))
 
 
 def _role(repository: Repository, role: Role) -> Answer:

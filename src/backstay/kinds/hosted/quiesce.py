@@ -29,6 +29,7 @@ from backstay.kinds.hosted.pause import (
     lasts,
     longer,
     paused_objects,
+    pauses,
 )
 from backstay.kinds.hosted.putback import PutBack, put_back
 from backstay.kinds.hosted.quiet import Drained, Stillness, Watched, Watcher
@@ -304,9 +305,13 @@ class Quiesce:
         if lapsed:
             return lapsed
         try:
-            held = hold(paused_objects(self._hosted)[0].get(self._api))
+            document = paused_objects(self._hosted)[0].get(self._api)
         except KubeError as error:
             return f"nobody could see whether the pause held: {error.what}"
+        # The operator's word comes later than the spec that it is about.
+        if not pauses(paused_until(document), self._clock.now()):
+            return "someone else has ended the pause"
+        held = hold(document)
         return "" if held is Hold.PAUSED else "HyperShift went on before the snapshot was there"
 
     def _noise(self) -> str:
