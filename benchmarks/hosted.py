@@ -20,7 +20,7 @@ from backstay.client.etcd import Etcd
 from backstay.clock import SystemClock
 from backstay.flows.source import Source
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.transport import HostedSource, reach
+from backstay.kinds.hosted.reach.transport import HostedSource, reach
 from backstay.kubeapi.connect import connect
 from backstay.report import Report
 from benchmarks.apiserver import ControlPlane

@@ -117,7 +117,7 @@ def rendered(world):
 
     from ruamel.yaml import YAML
 
-    from backstay.kinds.hosted.clean import clean
+    from backstay.kinds.hosted.belongings.clean import clean
 
     kinds = {"HostedCluster", "NodePool"}
     stream = io.StringIO()

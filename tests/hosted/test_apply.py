@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 
 from backstay.errors import AlreadyExistsError, KubeForbiddenError, RefusedError
-from backstay.kinds.hosted.apply import apply, needed
-from backstay.kinds.hosted.creation import MARK, plan
+from backstay.kinds.hosted.recovery.apply import apply, needed
+from backstay.kinds.hosted.recovery.creation import MARK, plan
 from backstay.kinds.hosted.rights import Wanted
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
@@ -248,8 +248,8 @@ def test_who_may_not_look_at_others_goes_on(kube, api):
 PROGRAM = """
     import sys
     from pathlib import Path
-    from backstay.kinds.hosted.apply import apply
-    from backstay.kinds.hosted.creation import plan
+    from backstay.kinds.hosted.recovery.apply import apply
+    from backstay.kinds.hosted.recovery.creation import plan
     from backstay.kubeapi.connect import connect
     from backstay.report import Report
     from kit.restore_documents import documents

@@ -2,7 +2,7 @@
 
 import pytest
 
-from backstay.kinds.hosted.tls import CLIENT_SECRET
+from backstay.kinds.hosted.reach.tls import CLIENT_SECRET
 from backstay.kubeapi.resource import PODS, SECRETS
 from backstay.repo.catalogue import Repository
 from backstay.repo.identity import Identities

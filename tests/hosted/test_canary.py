@@ -8,8 +8,8 @@ import pytest
 
 from backstay.clock import SystemClock
 from backstay.errors import ConnectionFailedError, KubeError, KubeNotFoundError
-from backstay.kinds.hosted.canary import Canary, ask_canaries, digest, pick
-from backstay.kinds.hosted.restored import Expected, prove_api
+from backstay.kinds.hosted.recovery.canary import Canary, ask_canaries, digest, pick
+from backstay.kinds.hosted.recovery.restored import Expected, prove_api
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.connect import connect
 from backstay.kubedata.encryption import hypershift_configuration

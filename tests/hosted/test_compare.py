@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from backstay.kinds.hosted.compare import compare, release_of, take_saved
-from backstay.kinds.hosted.documents import Documents, parse_documents
+from backstay.kinds.hosted.manifests.compare import compare, release_of, take_saved
+from backstay.kinds.hosted.manifests.documents import Documents, parse_documents
 from kit.fixtures import FOLDER
 from kit.hosted import hosted_objects, one
 

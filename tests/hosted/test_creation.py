@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import UsageError
-from backstay.kinds.hosted.creation import MARK, Found, differences, judge, members_of, plan
+from backstay.kinds.hosted.recovery.creation import (
+    MARK,
+    Found,
+    differences,
+    judge,
+    members_of,
+    plan,
+)
 from kit.restore_documents import VALUE, documents, one
 
 

@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import LiteralScalarString
 
 from backstay.errors import BackstayError, FormatError, RefusedError
-from backstay.kinds.hosted import manifest_text
-from backstay.kinds.hosted.documents import parse_documents
+from backstay.kinds.hosted.manifests import manifest_text
+from backstay.kinds.hosted.manifests.documents import parse_documents
 from kit.fixtures import FOLDER
 
 FILES = sorted((FOLDER / "hosted").glob("*.yaml"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backstay.kinds.hosted.etcd_init import (
+from backstay.kinds.hosted.recovery.etcd_init import (
     MAX_LINE,
     SHOWN,
     Outcome,

@@ -13,10 +13,10 @@ import pytest
 
 from backstay.client.etcd import Etcd
 from backstay.errors import BackstayError, EtcdError, KubeForbiddenError, SpaceError, StreamError
-from backstay.kinds.hosted import exec_snapshot, pod_script
 from backstay.kinds.hosted.cluster import EtcdPod, Hosted, Shard
-from backstay.kinds.hosted.exec_snapshot import ExecSource
-from backstay.kinds.hosted.pod_script import PodPaths, parse_look
+from backstay.kinds.hosted.reach import exec_snapshot, pod_script
+from backstay.kinds.hosted.reach.exec_snapshot import ExecSource
+from backstay.kinds.hosted.reach.pod_script import PodPaths, parse_look
 from backstay.report import Advanced, Finished, Report, Said, Started
 from kit import needs
 from kit.etcd import EtcdCluster

@@ -7,10 +7,10 @@ import pytest
 
 from backstay.clock import SystemClock
 from backstay.errors import KubeError, KubeNotFoundError
-from backstay.kinds.hosted.canary import Canary, digest
 from backstay.kinds.hosted.cluster import Hosted
-from backstay.kinds.hosted.guest import open_guest, read_kubeconfig
-from backstay.kinds.hosted.restored import Expected, prove_api
+from backstay.kinds.hosted.recovery.canary import Canary, digest
+from backstay.kinds.hosted.recovery.guest import open_guest, read_kubeconfig
+from backstay.kinds.hosted.recovery.restored import Expected, prove_api
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import SECRETS
 from backstay.report import Report, Verdict

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backstay.errors import KubeForbiddenError
-from backstay.kinds.hosted import encryption
+from backstay.kinds.hosted.belongings import encryption
+from backstay.kinds.hosted.belongings.keys import CONFIGURATION, saved_keys
 from backstay.kinds.hosted.cluster import Hosted, secret_value
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.keys import CONFIGURATION, saved_keys
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import SECRETS
 from kit.hosted import ACTIVE, TARGET, condition, hosted_objects, load, one, secret, without

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from backstay.client.etcd import Etcd as Client
-from backstay.kinds.hosted.quiesce import Options
+from backstay.kinds.hosted.quiescing.quiesce import Options
 from backstay.kubeapi.resource import HOSTED_CONTROL_PLANES, PODS, SECRETS
 from kit import process
 from kit.kubeserver import HangUpError

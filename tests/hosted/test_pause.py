@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from backstay.errors import KubeError, RefusedError
-from backstay.kinds.hosted.pause import (
+from backstay.kinds.hosted.quiescing.pause import (
     Hold,
     ahead,
     check_free,
@@ -16,7 +16,7 @@ from backstay.kinds.hosted.pause import (
     pauses,
     renewing,
 )
-from backstay.kinds.hosted.record import ANNOTATION, Record, decode, encode, stamp
+from backstay.kinds.hosted.quiescing.record import ANNOTATION, Record, decode, encode, stamp
 from kit.crd import refusals
 from kit.hosted import hosted_objects, one
 from kit.hypershift_operator import paused

@@ -12,7 +12,7 @@ from backstay.errors import EtcdError, StoreError
 from backstay.kinds.hosted import questions
 from backstay.kinds.hosted.find import find
 from backstay.kinds.hosted.preflight import Plan, preflight
-from backstay.kinds.hosted.record import ANNOTATION, Record, encode
+from backstay.kinds.hosted.quiescing.record import ANNOTATION, Record, encode
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import HOSTED_CLUSTERS, SECRETS
 from backstay.repo.catalogue import Repository

@@ -16,8 +16,8 @@ from backstay.errors import (
     QuiesceError,
     RefusedError,
 )
-from backstay.kinds.hosted.record import ANNOTATION, recorded
-from backstay.kinds.hosted.shield import shielded
+from backstay.kinds.hosted.quiescing.record import ANNOTATION, recorded
+from backstay.kinds.hosted.quiescing.shield import shielded
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS
 from backstay.report import Report
 from kit import process

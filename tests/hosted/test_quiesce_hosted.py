@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from backstay.client.etcd import Etcd as Client
-from backstay.kinds.hosted.quiesce import Options
+from backstay.kinds.hosted.quiescing.quiesce import Options
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS
 from kit import process
 from kit.world import hosted_world

@@ -8,7 +8,7 @@ import pytest
 from backstay.client.etcd import Etcd
 from backstay.clock import SystemClock
 from backstay.errors import EtcdError
-from backstay.kinds.hosted.quiet import (
+from backstay.kinds.hosted.quiescing.quiet import (
     Drained,
     Event,
     Stillness,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import FormatError, KubeError
-from backstay.kinds.hosted.record import (
+from backstay.kinds.hosted.quiescing.record import (
     ANNOTATION,
     MAX_SIZE,
     Record,

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from ruamel.yaml import YAML
 
 from backstay.errors import FormatError, RefusedError
-from backstay.kinds.hosted import encryption_block
-from backstay.kinds.hosted.documents import parse_documents
-from backstay.kinds.hosted.encryption_block import Needs, keys_of
-from backstay.kinds.hosted.render import Plan, Prepared, prepare
+from backstay.kinds.hosted.manifests import encryption_block
+from backstay.kinds.hosted.manifests.documents import parse_documents
+from backstay.kinds.hosted.manifests.encryption_block import Needs, keys_of
+from backstay.kinds.hosted.manifests.render import Plan, Prepared, prepare
 from backstay.kubedata.encryption import hypershift_configuration
 from backstay.kubedata.inventory import MALFORMED
 from backstay.kubedata.keyname import data_hash, fnv1_32, key_name

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from backstay.errors import BackstayError, FormatError, KubeForbiddenError
-from backstay.kinds.hosted.clean import clean, dump
+from backstay.kinds.hosted.belongings.clean import clean, dump
+from backstay.kinds.hosted.belongings.references import MAX_REFERENCES, Kind, references
+from backstay.kinds.hosted.belongings.resources import PKI, collect
 from backstay.kinds.hosted.cluster import at
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.record import ANNOTATION, Record, encode
-from backstay.kinds.hosted.references import MAX_REFERENCES, Kind, references
-from backstay.kinds.hosted.resources import PKI, collect
+from backstay.kinds.hosted.quiescing.record import ANNOTATION, Record, encode
 from backstay.kubeapi import resource
 from backstay.kubeapi.connect import connect
 from kit.hosted import hosted_objects, load, one, secret, without

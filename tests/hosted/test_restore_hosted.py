@@ -8,8 +8,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from backstay.errors import RefusedError, UsageError
-from backstay.kinds.hosted.documents import parse_documents
-from backstay.kinds.hosted.encryption_block import keys_of
+from backstay.kinds.hosted.manifests.documents import parse_documents
+from backstay.kinds.hosted.manifests.encryption_block import keys_of
 from backstay.kinds.hosted.restore import Made, check_written
 from backstay.mvcc.snapshot import Snapshot
 from kit import restore_documents, s3

@@ -9,8 +9,8 @@ import pytest
 
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
-from backstay.kinds.hosted.canary import digest, pick
-from backstay.kinds.hosted.restored import Expected, expect, prove
+from backstay.kinds.hosted.recovery.canary import digest, pick
+from backstay.kinds.hosted.recovery.restored import Expected, expect, prove
 from backstay.kubedata.configuration import parse_configuration
 from backstay.mvcc.export import Edits, export
 from backstay.report import Report, Verdict

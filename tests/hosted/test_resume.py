@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from backstay.errors import KubeForbiddenError, KubeNotFoundError, QuiesceError, UsageError
-from backstay.kinds.hosted.record import ANNOTATION, recorded
-from backstay.kinds.hosted.resume import resume
+from backstay.kinds.hosted.quiescing.record import ANNOTATION, recorded
+from backstay.kinds.hosted.quiescing.resume import resume
 from backstay.kinds.hosted.rights import needed
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS
 from kit import process

@@ -12,8 +12,8 @@ from typing import ClassVar
 import pytest
 
 from backstay.client.endpoint import Endpoint, Scheme
-from backstay.kinds.hosted import transport
-from backstay.kinds.hosted.resources import PKI
+from backstay.kinds.hosted.belongings.resources import PKI
+from backstay.kinds.hosted.reach import transport
 from backstay.kinds.hosted.rights import RIGHTS, needed
 from backstay.kubeapi.resource import SECRETS
 from kit import s3

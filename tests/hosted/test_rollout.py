@@ -14,9 +14,9 @@ import time
 import pytest
 from ruamel.yaml import YAML
 
-from backstay.kinds.hosted import rollout
-from backstay.kinds.hosted.creation import MARK
-from backstay.kinds.hosted.waiting import Options as Patience
+from backstay.kinds.hosted.recovery import rollout
+from backstay.kinds.hosted.recovery.creation import MARK
+from backstay.kinds.hosted.recovery.waiting import Options as Patience
 from backstay.kubeapi.resource import HOSTED_CLUSTERS, NODE_POOLS, SECRETS
 from kit import process, s3
 from kit.hosted import one

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backstay.errors import FormatError
-from backstay.kinds.hosted.quantity import parse_quantity
-from backstay.kinds.hosted.rules import (
+from backstay.kinds.hosted.manifests.quantity import parse_quantity
+from backstay.kinds.hosted.manifests.rules import (
     api_violations,
     is_rfc3339,
     restore_url_problems,

@@ -13,7 +13,7 @@ from backstay.errors import (
     KubeNotFoundError,
 )
 from backstay.kinds.hosted.cluster import Hosted, Unmanaged
-from backstay.kinds.hosted.tls import client_tls
+from backstay.kinds.hosted.reach.tls import client_tls
 from kit.certificates import Authority, days
 from kit.hosted import hosted_objects, hosted_tls, start_etcd
 from kit.kubestreams import Streams, serve

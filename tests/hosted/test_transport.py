@@ -22,7 +22,7 @@ from backstay.errors import (
     UsageError,
 )
 from backstay.kinds.hosted.cluster import EtcdPod, Hosted, Shard, Unmanaged
-from backstay.kinds.hosted.transport import Network, Transport, choose, reach
+from backstay.kinds.hosted.reach.transport import Network, Transport, choose, reach
 from backstay.report import Report
 from kit import needs
 from kit.hosted import hosted_objects, hosted_tls, start_etcd

@@ -10,11 +10,11 @@ import pytest
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
 from backstay.errors import KubeError, KubeForbiddenError, KubeNotFoundError, UsageError
-from backstay.kinds.hosted.apply import apply
-from backstay.kinds.hosted.creation import plan
-from backstay.kinds.hosted.etcd_init import Result, etcd_init_gone
-from backstay.kinds.hosted.restored import expect, prove
-from backstay.kinds.hosted.waiting import Options, wait, wait_available
+from backstay.kinds.hosted.recovery.apply import apply
+from backstay.kinds.hosted.recovery.creation import plan
+from backstay.kinds.hosted.recovery.etcd_init import Result, etcd_init_gone
+from backstay.kinds.hosted.recovery.restored import expect, prove
+from backstay.kinds.hosted.recovery.waiting import Options, wait, wait_available
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (

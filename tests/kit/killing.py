@@ -44,7 +44,7 @@ PRELOADED = [
     "backstay.cli.main",
     "backstay.cli.restore_hosted",
     "backstay.kinds.hosted.backup",
-    "backstay.kinds.hosted.rollout",
+    "backstay.kinds.hosted.recovery.rollout",
     "backstay.kubeapi.connect",
     "backstay.repo.stores.s3",
 ]
@@ -243,7 +243,7 @@ def run_program(words: list[str], variables: dict[str, str], folder: str, log: s
     for number in (1, 2):
         os.dup2(file, number)
     from backstay.cli.main import main
-    from backstay.kinds.hosted import quiesce
+    from backstay.kinds.hosted.quiescing import quiesce
 
     quiesce.Options = functools.partial(quiesce.Options, **QUICK)
     sys.exit(main(words))

@@ -18,8 +18,8 @@ from pathlib import Path
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.quiesce import Options, Quiesce
-from backstay.kinds.hosted.quiet import watch_etcd
+from backstay.kinds.hosted.quiescing.quiesce import Options, Quiesce
+from backstay.kinds.hosted.quiescing.quiet import watch_etcd
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS, PODS

@@ -93,9 +93,9 @@ def _make(
 ) -> "Manifest":
     from backstay.clock import SystemClock
     from backstay.kinds.hosted.backup import Options, backup_hosted
-    from backstay.kinds.hosted.belongings import Places
+    from backstay.kinds.hosted.companion import Places
     from backstay.kinds.hosted.find import find
-    from backstay.kinds.hosted.quiesce import Options as QuiesceOptions
+    from backstay.kinds.hosted.quiescing.quiesce import Options as QuiesceOptions
     from backstay.repo.sealing import Sealing
 
     wanted = Options(
@@ -133,7 +133,7 @@ def _tell(session: Session, manifest: "Manifest") -> None:
 def _look(session: Session, api: "Api", name: str, namespace: str, more: dict[str, Any]) -> int:
     """Do what `preflight` does, and print what a backup would do."""
     from backstay.cli.preflight_hosted import ask, finish
-    from backstay.kinds.hosted.encryption import references
+    from backstay.kinds.hosted.belongings.encryption import references
     from backstay.kinds.hosted.find import find
     from backstay.kinds.hosted.steps import Plan, backup_steps
 

@@ -106,7 +106,7 @@ def _survey(
 ) -> "Mapping[str, Choice]":
     """Look at all members by the way that a backup would take."""
     from backstay.clock import SystemClock
-    from backstay.kinds.hosted.transport import reach
+    from backstay.kinds.hosted.reach.transport import reach
 
     reached = stack.enter_context(reach(api, found, wanted, clock=SystemClock()))
     asked.transport = str(reached.way.transport)

@@ -21,8 +21,8 @@ from backstay.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from backstay.flows.fetch import BackupSubject
+    from backstay.kinds.hosted.recovery.rollout import RolledOut
     from backstay.kinds.hosted.restore import Made
-    from backstay.kinds.hosted.rollout import RolledOut
     from backstay.repo.staging import Staging
 
 _LIMIT = 16 << 20
@@ -185,7 +185,13 @@ def _apply(
     session: Session, found: "BackupSubject", staging: "Staging", more: dict[str, Any]
 ) -> "tuple[RolledOut, Made]":
     from backstay.clock import SystemClock
-    from backstay.kinds.hosted.rollout import Options, earlier_url, examine, roll_out, target_of
+    from backstay.kinds.hosted.recovery.rollout import (
+        Options,
+        earlier_url,
+        examine,
+        roll_out,
+        target_of,
+    )
     from backstay.kubeapi.connect import connect
 
     clock, wanted = SystemClock(), _options(more)
@@ -212,7 +218,7 @@ def _apply(
 
 
 def _patience(seconds: float | None) -> Any:
-    from backstay.kinds.hosted.waiting import Options
+    from backstay.kinds.hosted.recovery.waiting import Options
 
     if seconds is None:
         return Options()
@@ -283,7 +289,7 @@ def _tell_applied(session: Session, made: "Made", staging: "Staging", done: "Rol
 
 def _show_steps(session: Session, subject: str, more: dict[str, Any]) -> int:
     from backstay.cli.steps import answer_steps, tell_steps
-    from backstay.kinds.hosted.rollout import target_of
+    from backstay.kinds.hosted.recovery.rollout import target_of
     from backstay.kinds.hosted.steps import restore_steps
     from backstay.repo.staging import default_place
 

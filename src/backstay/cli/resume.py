@@ -10,7 +10,7 @@ from backstay.cli.session import Session
 from backstay.cli.values import Duration
 
 if TYPE_CHECKING:
-    from backstay.kinds.hosted.resume import Resumed
+    from backstay.kinds.hosted.quiescing.resume import Resumed
 
 
 @click.group()
@@ -49,7 +49,7 @@ def hosted(
     quiet.
     """
     from backstay.clock import SystemClock
-    from backstay.kinds.hosted.resume import resume
+    from backstay.kinds.hosted.quiescing.resume import resume
     from backstay.kubeapi.connect import connect
 
     with connect(kubeconfig, context) as api:
@@ -90,7 +90,7 @@ def _tell(session: Session, resumed: "Resumed", *, dry_run: bool) -> None:
 
 
 def _document(resumed: "Resumed", *, dry_run: bool) -> dict[str, Any]:
-    from backstay.kinds.hosted.record import stamp
+    from backstay.kinds.hosted.quiescing.record import stamp
 
     done, proof, record = resumed.put_back, resumed.proof, resumed.put_back.record
     return {

@@ -13,13 +13,13 @@ from pathlib import Path
 from backstay.clock import Clock
 from backstay.errors import BackstayError, RefusedError, UsageError
 from backstay.flows import backup as flow
-from backstay.kinds.hosted.belongings import Belongings, Places
 from backstay.kinds.hosted.cluster import Hosted
-from backstay.kinds.hosted.pod_script import PodPaths
-from backstay.kinds.hosted.quiesce import Options as QuiesceOptions
-from backstay.kinds.hosted.quiesce import Quiesce
-from backstay.kinds.hosted.quiet import Watcher, watch_all, watch_etcd
-from backstay.kinds.hosted.transport import Network, Reached, reach
+from backstay.kinds.hosted.companion import Belongings, Places
+from backstay.kinds.hosted.quiescing.quiesce import Options as QuiesceOptions
+from backstay.kinds.hosted.quiescing.quiesce import Quiesce
+from backstay.kinds.hosted.quiescing.quiet import Watcher, watch_all, watch_etcd
+from backstay.kinds.hosted.reach.pod_script import PodPaths
+from backstay.kinds.hosted.reach.transport import Network, Reached, reach
 from backstay.kubeapi.api import Api
 from backstay.repo import keyring as keyrings
 from backstay.repo.manifest import Manifest

@@ -18,12 +18,12 @@ from backstay.files import free_space
 from backstay.flows.preflight import MAX_SKEW
 from backstay.flows.spool import MARGIN
 from backstay.kinds.hosted import questions, rights
+from backstay.kinds.hosted.belongings.keys import SavedKeys, saved_keys
 from backstay.kinds.hosted.cluster import (
     Hosted,
     control_plane_namespace,
 )
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.keys import SavedKeys, saved_keys
 from backstay.kubeapi.api import Api
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role

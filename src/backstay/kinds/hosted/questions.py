@@ -9,11 +9,11 @@ from backstay.checks.question import Answer, failed, passed, unknown
 from backstay.client.certificates import expiry
 from backstay.client.text import one_line
 from backstay.errors import ConnectionFailedError, FormatError
-from backstay.kinds.hosted import encryption
+from backstay.kinds.hosted.belongings import encryption
+from backstay.kinds.hosted.belongings.keys import SavedKeys
 from backstay.kinds.hosted.cluster import Hosted, Shard, at
-from backstay.kinds.hosted.keys import SavedKeys
-from backstay.kinds.hosted.record import annotation
-from backstay.kinds.hosted.tls import client_tls
+from backstay.kinds.hosted.quiescing.record import annotation
+from backstay.kinds.hosted.reach.tls import client_tls
 from backstay.kubeapi.api import Api, Object
 
 #: A certificate that runs out sooner than that is worth a word.

@@ -21,13 +21,13 @@ from backstay.flows.fetch import BackupSubject
 from backstay.flows.keyring import Known, keyring_for_backup, prove
 from backstay.flows.restore import BUMP
 from backstay.flows.staging import check_url, stage_export
-from backstay.kinds.hosted.belongings import RESOURCES
-from backstay.kinds.hosted.compare import Difference, release_of
-from backstay.kinds.hosted.documents import Documents, parse_documents
-from backstay.kinds.hosted.encryption_block import Needs, keys_of
-from backstay.kinds.hosted.namespaces import with_namespaces
-from backstay.kinds.hosted.render import Plan, prepare
-from backstay.kinds.hosted.restored import Expected, expect
+from backstay.kinds.hosted.companion import RESOURCES
+from backstay.kinds.hosted.manifests.compare import Difference, release_of
+from backstay.kinds.hosted.manifests.documents import Documents, parse_documents
+from backstay.kinds.hosted.manifests.encryption_block import Needs, keys_of
+from backstay.kinds.hosted.manifests.namespaces import with_namespaces
+from backstay.kinds.hosted.manifests.render import Plan, prepare
+from backstay.kinds.hosted.recovery.restored import Expected, expect
 from backstay.kubedata.encryption import hypershift_configuration
 from backstay.kubedata.proof import prove_keys
 from backstay.mvcc.export import Edits

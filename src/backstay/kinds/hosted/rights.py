@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
+from backstay.kinds.hosted.belongings.keys import CONFIGURATION
+from backstay.kinds.hosted.belongings.resources import PKI
 from backstay.kinds.hosted.cluster import MAIN, Hosted
-from backstay.kinds.hosted.keys import CONFIGURATION
-from backstay.kinds.hosted.record import SCALE
-from backstay.kinds.hosted.resources import PKI
+from backstay.kinds.hosted.quiescing.record import SCALE
+from backstay.kinds.hosted.reach.tls import CA_CONFIG_MAP, CLIENT_SECRET
 from backstay.kinds.hosted.steps import WRITERS
-from backstay.kinds.hosted.tls import CA_CONFIG_MAP, CLIENT_SECRET
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from backstay.clock import Clock
 from backstay.errors import KubeConflictError, KubeError, KubeNotFoundError, QuiesceError
 from backstay.kinds.hosted.cluster import at
-from backstay.kinds.hosted.pause import Target, change
-from backstay.kinds.hosted.record import SCALE, replicas_of, scaling, title
+from backstay.kinds.hosted.quiescing.pause import Target, change
+from backstay.kinds.hosted.quiescing.record import SCALE, replicas_of, scaling, title
 from backstay.kinds.hosted.steps import WRITERS
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import DEPLOYMENTS, PODS

@@ -11,9 +11,9 @@ from datetime import datetime
 from backstay.clock import Clock
 from backstay.errors import KubeError, UsageError
 from backstay.kinds.hosted.cluster import at, control_plane_namespace
-from backstay.kinds.hosted.pause import lasts
-from backstay.kinds.hosted.putback import PutBack, put_back
-from backstay.kinds.hosted.record import Record, paused_until, replicas_of
+from backstay.kinds.hosted.quiescing.pause import lasts
+from backstay.kinds.hosted.quiescing.putback import PutBack, put_back
+from backstay.kinds.hosted.quiescing.record import Record, paused_until, replicas_of
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS
 from backstay.report import Report

@@ -16,7 +16,7 @@ from backstay.checks.question import Answer, ask, unknown
 from backstay.client.etcd import Etcd
 from backstay.clock import Clock
 from backstay.errors import KubeError
-from backstay.kinds.hosted.canary import Canary, ask_canaries, pick
+from backstay.kinds.hosted.recovery.canary import Canary, ask_canaries, pick
 from backstay.kubeapi.api import Api
 from backstay.kubedata.encryption import EncryptionConfiguration
 from backstay.mvcc.live import count_live

@@ -27,11 +27,11 @@ from backstay.errors import (
     SpaceError,
     StreamError,
 )
-from backstay.kinds.hosted import pod_script
 from backstay.kinds.hosted.cluster import Hosted, Shard
-from backstay.kinds.hosted.member import parse_status, pod_endpoint
-from backstay.kinds.hosted.pod_script import Looked, PodPaths, parse_look
-from backstay.kinds.hosted.pod_stream import Coming
+from backstay.kinds.hosted.reach import pod_script
+from backstay.kinds.hosted.reach.member import parse_status, pod_endpoint
+from backstay.kinds.hosted.reach.pod_script import Looked, PodPaths, parse_look
+from backstay.kinds.hosted.reach.pod_stream import Coming
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.exec import Completed, execute, tail
 from backstay.report import Report

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from backstay.checks.question import Answer, failed, passed, unknown
-from backstay.kinds.hosted.etcd_init import Outcome, Refusal, Result, Run
+from backstay.kinds.hosted.recovery.etcd_init import Outcome, Refusal, Result, Run
 
 #: Upstream's condition of a HostedControlPlane. Once False it stays so.
 RESTORED = "EtcdSnapshotRestored"

@@ -30,10 +30,10 @@ from backstay.errors import (
 )
 from backstay.kinds.etcd import EtcdSource
 from backstay.kinds.hosted.cluster import MAIN, Hosted, Shard
-from backstay.kinds.hosted.exec_snapshot import ExecSource
-from backstay.kinds.hosted.member import pod_endpoint, service_endpoint
-from backstay.kinds.hosted.pod_script import PodPaths
-from backstay.kinds.hosted.tls import client_tls
+from backstay.kinds.hosted.reach.exec_snapshot import ExecSource
+from backstay.kinds.hosted.reach.member import pod_endpoint, service_endpoint
+from backstay.kinds.hosted.reach.pod_script import PodPaths
+from backstay.kinds.hosted.reach.tls import client_tls
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.portforward import PortForward
 

@@ -9,14 +9,14 @@ that the operator has made up for a cluster that asked for none.
 from dataclasses import dataclass, field
 
 from backstay.errors import FormatError, KubeForbiddenError
-from backstay.kinds.hosted.cluster import Hosted, is_name, secret_value
-from backstay.kinds.hosted.encryption import (
+from backstay.kinds.hosted.belongings.encryption import (
     Reference,
     awaits_status,
     is_rotating,
     kms_of,
     references,
 )
+from backstay.kinds.hosted.cluster import Hosted, is_name, secret_value
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import SECRETS
 from backstay.kubedata.cipher import AES_CBC, KEY_SIZES

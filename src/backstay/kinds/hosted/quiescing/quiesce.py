@@ -17,7 +17,7 @@ from typing import Self
 from backstay.clock import Clock
 from backstay.errors import BackstayError, KubeError, KubeNotFoundError, QuiesceError, RefusedError
 from backstay.kinds.hosted.cluster import Hosted, at
-from backstay.kinds.hosted.pause import (
+from backstay.kinds.hosted.quiescing.pause import (
     Hold,
     Keeper,
     Target,
@@ -31,12 +31,12 @@ from backstay.kinds.hosted.pause import (
     paused_objects,
     pauses,
 )
-from backstay.kinds.hosted.putback import PutBack, put_back
-from backstay.kinds.hosted.quiet import Drained, Stillness, Watched, Watcher
-from backstay.kinds.hosted.record import Record, ours, paused_until, pausing, recorded
-from backstay.kinds.hosted.resume import Proof, prove
-from backstay.kinds.hosted.shield import shielded
-from backstay.kinds.hosted.writers import Stopping, find_writers
+from backstay.kinds.hosted.quiescing.putback import PutBack, put_back
+from backstay.kinds.hosted.quiescing.quiet import Drained, Stillness, Watched, Watcher
+from backstay.kinds.hosted.quiescing.record import Record, ours, paused_until, pausing, recorded
+from backstay.kinds.hosted.quiescing.resume import Proof, prove
+from backstay.kinds.hosted.quiescing.shield import shielded
+from backstay.kinds.hosted.quiescing.writers import Stopping, find_writers
 from backstay.kubeapi.api import Api, Object
 from backstay.report import Report
 

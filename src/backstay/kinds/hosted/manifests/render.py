@@ -15,12 +15,12 @@ from typing import Any
 
 from backstay.errors import FormatError, RefusedError
 from backstay.kinds.hosted.cluster import at
-from backstay.kinds.hosted.compare import Difference, compare, take_saved
-from backstay.kinds.hosted.documents import Documents
-from backstay.kinds.hosted.encryption_block import Needs, put_keys
-from backstay.kinds.hosted.manifest_text import put
-from backstay.kinds.hosted.quantity import parse_quantity
-from backstay.kinds.hosted.rules import (
+from backstay.kinds.hosted.manifests.compare import Difference, compare, take_saved
+from backstay.kinds.hosted.manifests.documents import Documents
+from backstay.kinds.hosted.manifests.encryption_block import Needs, put_keys
+from backstay.kinds.hosted.manifests.manifest_text import put
+from backstay.kinds.hosted.manifests.quantity import parse_quantity
+from backstay.kinds.hosted.manifests.rules import (
     RESTORE_URL,
     Findings,
     Refusal,

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from backstay.errors import FormatError
+from backstay.kinds.hosted.belongings.encryption import kms_of
 from backstay.kinds.hosted.cluster import Hosted, at, control_plane_namespace, is_name
-from backstay.kinds.hosted.documents import Documents, parse_documents
-from backstay.kinds.hosted.encryption import kms_of
-from backstay.kinds.hosted.manifest_text import put
-from backstay.kinds.hosted.rules import Findings
+from backstay.kinds.hosted.manifests.documents import Documents, parse_documents
+from backstay.kinds.hosted.manifests.manifest_text import put
+from backstay.kinds.hosted.manifests.rules import Findings
 from backstay.kubedata.cipher import AES_CBC, KEY_SIZES
 from backstay.kubedata.encryption import KMS
 from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from backstay.errors import FormatError, RefusedError
 from backstay.kinds.hosted.cluster import at, is_name
-from backstay.kinds.hosted.manifest_text import LOOK, Part, dump, load, read_parts
+from backstay.kinds.hosted.manifests.manifest_text import LOOK, Part, dump, load, read_parts
 
 GROUP = "hypershift.openshift.io/"
 #: The version whose fields this program knows.

@@ -24,7 +24,7 @@ from backstay.errors import (
     RefusedError,
 )
 from backstay.kinds.hosted.cluster import Hosted, at
-from backstay.kinds.hosted.record import (
+from backstay.kinds.hosted.quiescing.record import (
     Record,
     paused_until,
     pausing,

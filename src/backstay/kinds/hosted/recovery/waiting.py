@@ -17,7 +17,7 @@ from backstay.checks.question import Answer, passed, unknown
 from backstay.clock import Clock
 from backstay.errors import KubeError, KubeForbiddenError, KubeNotFoundError, UsageError
 from backstay.kinds.hosted.cluster import MAIN, at, control_plane_namespace
-from backstay.kinds.hosted.etcd_init import (
+from backstay.kinds.hosted.recovery.etcd_init import (
     CONTAINER,
     Outcome,
     Result,
@@ -26,7 +26,7 @@ from backstay.kinds.hosted.etcd_init import (
     read_log,
     read_pod,
 )
-from backstay.kinds.hosted.restoring import (
+from backstay.kinds.hosted.recovery.restoring import (
     RESTORED,
     PodState,
     Seen,

@@ -14,18 +14,18 @@ from backstay.client.etcd import Etcd
 from backstay.client.secret import Secret
 from backstay.clock import Clock
 from backstay.errors import BackstayError
-from backstay.kinds.hosted.apply import apply, check
 from backstay.kinds.hosted.cluster import MAIN, at, control_plane_namespace
-from backstay.kinds.hosted.creation import MARK, Creation, plan
-from backstay.kinds.hosted.documents import parse_documents
-from backstay.kinds.hosted.etcd_init import etcd_init_gone
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.guest import open_guest
+from backstay.kinds.hosted.manifests.documents import parse_documents
+from backstay.kinds.hosted.reach.transport import Network, Reached, reach
+from backstay.kinds.hosted.recovery.apply import apply, check
+from backstay.kinds.hosted.recovery.creation import MARK, Creation, plan
+from backstay.kinds.hosted.recovery.etcd_init import etcd_init_gone
+from backstay.kinds.hosted.recovery.guest import open_guest
+from backstay.kinds.hosted.recovery.restored import prove, prove_api
+from backstay.kinds.hosted.recovery.waiting import Options as Patience
+from backstay.kinds.hosted.recovery.waiting import wait, wait_available
 from backstay.kinds.hosted.restore import Made
-from backstay.kinds.hosted.restored import prove, prove_api
-from backstay.kinds.hosted.transport import Network, Reached, reach
-from backstay.kinds.hosted.waiting import Options as Patience
-from backstay.kinds.hosted.waiting import wait, wait_available
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import HOSTED_CLUSTERS, STATEFUL_SETS
 from backstay.repo.manifest import Manifest

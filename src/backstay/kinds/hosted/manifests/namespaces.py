@@ -1,7 +1,7 @@
 """The namespaces that saved objects lie in: `oc apply` of a file makes them first."""
 
-from backstay.kinds.hosted.clean import dump
-from backstay.kinds.hosted.documents import parse_documents
+from backstay.kinds.hosted.belongings.clean import dump
+from backstay.kinds.hosted.manifests.documents import parse_documents
 
 
 def with_namespaces(text: str) -> str:

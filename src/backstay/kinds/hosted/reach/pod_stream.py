@@ -11,7 +11,7 @@ from collections.abc import Callable
 from backstay.client.answer import Status
 from backstay.client.snapshot import TRAILER, Sink
 from backstay.errors import StreamError
-from backstay.kinds.hosted.member import parse_status
+from backstay.kinds.hosted.reach.member import parse_status
 
 #: Bytes of the two lines.
 _MAX_HEAD = 64 << 10

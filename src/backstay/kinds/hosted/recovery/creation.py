@@ -11,7 +11,7 @@ from typing import Any
 
 from backstay.errors import UsageError
 from backstay.kinds.hosted.cluster import at, control_plane_namespace
-from backstay.kinds.hosted.etcd_init import Refusal
+from backstay.kinds.hosted.recovery.etcd_init import Refusal
 from backstay.kubeapi.api import Object
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,

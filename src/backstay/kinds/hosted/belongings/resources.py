@@ -10,10 +10,10 @@ Border: Secrets are apart from the rest, since they only ever go to the reposito
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from backstay.kinds.hosted import encryption
-from backstay.kinds.hosted.clean import clean, dump
+from backstay.kinds.hosted.belongings import encryption
+from backstay.kinds.hosted.belongings.clean import clean, dump
+from backstay.kinds.hosted.belongings.references import Kind, Reference, references
 from backstay.kinds.hosted.cluster import Hosted, at, is_name
-from backstay.kinds.hosted.references import Kind, Reference, references
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import CONFIG_MAPS, SECRETS, Resource
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from backstay.kinds.hosted.cluster import at
-from backstay.kinds.hosted.documents import Documents
-from backstay.kinds.hosted.manifest_text import plain, put
+from backstay.kinds.hosted.manifests.documents import Documents
+from backstay.kinds.hosted.manifests.manifest_text import plain, put
 
 Severity = Literal["refuse", "warn"]
 #: Characters that a value is shown with.

@@ -13,11 +13,11 @@ from backstay.checks.question import Answer, ask, failed
 from backstay.clock import Clock
 from backstay.flows.companion import Document, Kept
 from backstay.flows.keyring import Known, prove
+from backstay.kinds.hosted.belongings.keys import SavedKeys, saved_keys
+from backstay.kinds.hosted.belongings.resources import Resources, collect
 from backstay.kinds.hosted.cluster import Hosted
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.keys import SavedKeys, saved_keys
-from backstay.kinds.hosted.quiesce import Quiesced
-from backstay.kinds.hosted.resources import Resources, collect
+from backstay.kinds.hosted.quiescing.quiesce import Quiesced
 from backstay.kubeapi.api import Api
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo import keyring as keyrings

@@ -22,8 +22,8 @@ from backstay.errors import (
     QuiesceError,
 )
 from backstay.kinds.hosted.cluster import at, control_plane_namespace
-from backstay.kinds.hosted.pause import Target, change
-from backstay.kinds.hosted.record import (
+from backstay.kinds.hosted.quiescing.pause import Target, change
+from backstay.kinds.hosted.quiescing.record import (
     ANNOTATION,
     SCALE,
     Record,

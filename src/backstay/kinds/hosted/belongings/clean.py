@@ -15,7 +15,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from backstay.errors import BackstayError, FormatError
-from backstay.kinds.hosted.record import ours, recorded
+from backstay.kinds.hosted.quiescing.record import ours, recorded
 from backstay.kubeapi.api import Object
 
 _OURS = "backstay.dev/"

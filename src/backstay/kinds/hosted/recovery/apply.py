@@ -17,9 +17,9 @@ from backstay.errors import (
     RefusedError,
 )
 from backstay.kinds.hosted.cluster import MAIN, at, control_plane_namespace
-from backstay.kinds.hosted.creation import Creation, Found, Item, differences, judge
-from backstay.kinds.hosted.etcd_init import Refusal
-from backstay.kinds.hosted.etcd_init import judge as judge_etcd_init
+from backstay.kinds.hosted.recovery.creation import Creation, Found, Item, differences, judge
+from backstay.kinds.hosted.recovery.etcd_init import Refusal
+from backstay.kinds.hosted.recovery.etcd_init import judge as judge_etcd_init
 from backstay.kinds.hosted.rights import Wanted, lacking
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import (

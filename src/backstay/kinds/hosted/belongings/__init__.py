@@ -1,0 +1,1 @@
+"""What belongs to a backup beside its snapshots: keys, Secrets and other objects."""

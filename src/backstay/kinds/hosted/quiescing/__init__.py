@@ -1,0 +1,1 @@
+"""Stopping what writes to a control plane's etcd, and putting back what was."""

@@ -1,0 +1,1 @@
+"""The way to a hosted etcd: its Service, a port-forward, or exec in its pods."""

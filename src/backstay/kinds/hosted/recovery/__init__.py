@@ -1,0 +1,1 @@
+"""Applying a restore, following it, and proving what came of it."""
