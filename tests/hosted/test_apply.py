@@ -287,6 +287,7 @@ def killed_at(kube, wanted, *, after):
     begun.set()
     code = running[0].wait(60)
     running[0].stderr.close()
+    kube.settle()
     kube.on_request = kube.after_request = None
     return code
 

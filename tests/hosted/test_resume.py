@@ -61,6 +61,7 @@ def quiesced_and_killed(bench, etcd, at, **options):
     child.start()
     child.join(60)
     bench.kube.on_request = None
+    bench.kube.settle()
     assert child.exitcode in (0, -signal.SIGKILL)
     return child.exitcode != 0
 

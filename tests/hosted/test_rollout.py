@@ -301,6 +301,7 @@ def test_killed_between_hosted_cluster_and_node_pools_it_goes_on_with_the_url_it
         children.append(child)
         child.communicate(timeout=60)
         assert child.returncode == -signal.SIGKILL
+        new.kube.settle()
         new.kube.on_request = None
         before = url_in(new)
         assert len(staged(small, place)) == 1

@@ -22,8 +22,9 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ _KINDS = {(it.api_version, it.kind): it for it in KNOWN.values()}
 #: A WebSocket is opened by a GET, and is authorized as `get`; SPDY's POST, and clusters since
 #: Kubernetes 1.35 for both, as `create`. So the roles that are shipped have both verbs.
 _STREAMS = ("exec", "portforward")
+#: Requests that end when a client or a container does.
+_LASTING = (*_STREAMS, "log")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _SELECTOR = re.compile(r"\s*(!?[\w./-]+)\s*(?:(==?|!=)\s*([\w.-]*)|(in|notin)\s*\(([^)]*)\))?\s*")
 _MAX_BODY = 3 << 20
@@ -81,9 +84,13 @@ class _Handler(KubernetesScaffold):
         if raw_request.headers.get("Authorization") != f"Bearer {kube.token}":
             kube.strangers += 1
             return status(401, "Unauthorized", "Unauthorized")
+        # A request that has come is served, whatever becomes of who sent it.
+        with suppress(web.HTTPRequestEntityTooLarge):
+            await raw_request.read()
         with kube.lock:
             kube.requests.append(seen)
             number = len(kube.requests)
+            kube.serving += seen.subresource not in _LASTING
         try:
             if kube.on_request is not None:
                 await asyncio.to_thread(kube.on_request, number, seen)
@@ -98,6 +105,9 @@ class _Handler(KubernetesScaffold):
             if raw_request.transport is not None:
                 raw_request.transport.abort()
             raise asyncio.CancelledError from None
+        finally:
+            with kube.lock:
+                kube.serving -= seen.subresource not in _LASTING
 
     async def _answer(self, kube, seen, raw_request):
         failure = kube._failure(seen)
@@ -241,6 +251,15 @@ class KubeServer:
         self._ending = threading.Event()
         self._actors: list[threading.Thread] = []
         self.failures: list[BaseException] = []
+        #: Requests that have come and are not served yet; those that last are not counted.
+        self.serving = 0
+
+    def settle(self, seconds: float = 20.0) -> None:
+        """Wait until all that has come is served: who asked may be dead by then."""
+        end = time.monotonic() + seconds
+        while self.serving:
+            assert time.monotonic() < end, f"{self.serving} requests are still being served"
+            time.sleep(0.005)
 
     @classmethod
     @contextmanager
