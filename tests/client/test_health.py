@@ -232,7 +232,8 @@ def test_a_full_member_is_seen_with_its_alarm(tmp_path, release):
     flags = ("--quota-backend-bytes", "65536")
     with Server.start(tmp_path, flags=flags, binary=binary) as server, Etcd(server.access) as etcd:
         with pytest.raises(EtcdError, match="space exceeded"):
-            for number in range(100):
+            # etcd learns its own size when it commits, ten times a second.
+            for number in range(5000):
                 etcd.put(b"k%d" % number, b"x" * 10_000)
         choice = choose(survey(etcd).members)
         assert "has the alarm NOSPACE" in choice.warnings[0]
@@ -246,7 +247,7 @@ def test_alarms_are_known_without_a_leader(tmp_path):
         timeouts = replace(access.timeouts, command=1.0)
         with Etcd(replace(access, timeouts=timeouts)) as etcd:
             with pytest.raises(EtcdError, match="space exceeded"):
-                for number in range(100):
+                for number in range(5000):
                     etcd.put(b"k%d" % number, b"x" * 10_000)
             cluster.members[1].kill()
             found = survey(etcd)
