@@ -11,6 +11,7 @@ starts a process, and needs code between fork and exec, which is not safe beside
 """
 
 import ctypes
+import functools
 import os
 import select
 import shutil
@@ -50,7 +51,7 @@ def _keep(command: list[str], patience: float) -> int:
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
-        preexec_fn=_die_with_keeper,  # noqa: PLW1509 - this process has no other thread
+        preexec_fn=functools.partial(_die_with, os.getpid()),  # noqa: PLW1509 - this process has no other thread
     )
     while child.poll() is None and not _orphaned(0.2):
         pass
@@ -77,8 +78,11 @@ def _orphaned(seconds: float | None) -> bool:
         return False
 
 
-def _die_with_keeper() -> None:
+def _die_with(keeper: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != keeper:
+        # It was killed before the kernel knew: nobody would ever end what is started here.
+        os._exit(1)
 
 
 def _remove(directory: str) -> None:
