@@ -455,7 +455,7 @@ def test_one_shard_that_is_full(look, choice, tmp_path):
 
 
 def test_too_little_room(look, choice, monkeypatch):
-    monkeypatch.setattr("backstay.kinds.hosted.preflight.free_space", lambda path: 10)
+    monkeypatch.setattr("backstay.flows.preflight.free_space", lambda path: 10)
     check = look(hosted_objects(), survey=lambda h: {"etcd": choice})["space"]
     assert check.verdict is FAIL
     assert "10 bytes free" in check.detail

@@ -1,6 +1,6 @@
 """How a question is asked: timed, and with a verdict whatever comes of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from backstay.clock import Clock
@@ -66,7 +66,7 @@ def unrefused(question: Callable[[], Answer]) -> Answer:
         return failed(str(error))
 
 
-def worst(checks: tuple[Check, ...]) -> Verdict:
+def worst(checks: Iterable[Check | Answer]) -> Verdict:
     """Sum up: FAIL where one failed, else COULD NOT VERIFY where one could not be asked."""
     verdicts = {check.verdict for check in checks}
     for verdict in (Verdict.FAIL, Verdict.COULD_NOT_VERIFY):

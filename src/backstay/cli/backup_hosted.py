@@ -8,6 +8,7 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import (
     StoreOptions,
+    check_keys_repo,
     open_keys_repository,
     open_repository,
     spool_directory,
@@ -16,7 +17,6 @@ from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 from backstay.cli.transport import transport
 from backstay.cli.values import Duration
-from backstay.errors import UsageError
 
 if TYPE_CHECKING:
     from backstay.kinds.hosted.steps import Step
@@ -82,10 +82,7 @@ def _check(more: dict[str, Any]) -> None:
 
     if more["cluster"]:
         check_cluster(more["cluster"])
-    if not more["keys_repo"]:
-        raise UsageError(
-            "no repository for keys is given", "name it with --keys-repo or BACKSTAY_KEYS_REPO"
-        )
+    check_keys_repo(more)
 
 
 def _make(

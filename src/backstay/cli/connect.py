@@ -76,6 +76,18 @@ def open_repository(options: StoreOptions, pinned: "Sequence[str]" = ()) -> "Rep
     return Repository.open(open_store(options), pinned)
 
 
+def check_keys_repo(options: dict[str, Any]) -> None:
+    """Hold a command to be told where keys are to lie.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not options["keys_repo"]:
+        raise UsageError(
+            "no repository for keys is given", "name it with --keys-repo or BACKSTAY_KEYS_REPO"
+        )
+
+
 def open_keys_repository(options: dict[str, Any]) -> "Repository":
     """Open the repository for keys, and hold it to the recipients that are pinned for it.
 
@@ -86,10 +98,7 @@ def open_keys_repository(options: dict[str, Any]) -> "Repository":
     """
     from backstay.repo.keyring import check_place
 
-    if not options["keys_repo"]:
-        raise UsageError(
-            "no repository for keys is given", "name it with --keys-repo or BACKSTAY_KEYS_REPO"
-        )
+    check_keys_repo(options)
     where = replace(StoreOptions.of(options), repo=options["keys_repo"])
     repository = open_repository(where, options.get("keys_recipient", ()))
     check_place(repository)

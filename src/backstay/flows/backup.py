@@ -244,14 +244,7 @@ def _seal(
     config = repository.config
     path += config.suffix
     sealed = seal(source, repository.store, path, config.recipients, sealing)
-    return ObjectEntry(
-        path=path,
-        role=role,
-        size=sealed.size,
-        sha256=sealed.sha256,
-        stored_size=sealed.stored_size,
-        stored_sha256=sealed.stored_sha256,
-    )
+    return sealed.entry(path, role)
 
 
 def _entry(

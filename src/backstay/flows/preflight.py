@@ -1,6 +1,6 @@
 """Looking whether a backup would work, without making one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -58,7 +58,7 @@ def preflight(
 
     def repository() -> Answer:
         heard.repository = open_repository()
-        return _role(heard.repository)
+        return role(heard.repository, Role.DATA)
 
     put("members", members)
     if heard.choice is not None:
@@ -66,32 +66,34 @@ def preflight(
         put("alarms", lambda: connection.alarms(choice))
         if quota or any(status.quota for status in choice.order):
             put("quota", lambda: connection.quota(choice, quota))
-        put("space", lambda: _space(choice, spool_dir))
+        put("space", lambda: space([choice], spool_dir))
     put("repository", lambda: unrefused(repository))
     if heard.repository is not None:
         opened = heard.repository
-        put("writable", lambda: _writable(opened, clock))
+        put("writable", lambda: writable(opened, clock))
     return tuple(heard.checks)
 
 
-def _role(repository: Repository) -> Answer:
+def role(repository: Repository, wanted: Role) -> Answer:
+    """Is the repository for what it is named for, and whom is it sealed to?"""
     config = repository.config
-    if config.role is not Role.DATA:
-        return failed(f"{repository.store.url} is for {config.role}: name one for data")
+    if config.role is not wanted:
+        return failed(f"{repository.store.url} is for {config.role}: name one for {wanted}")
     sealed = f"sealed to {', '.join(config.recipients)}" if config.recipients else "not encrypted"
     return passed(f"{repository.store.url}, {sealed}")
 
 
-def _space(choice: Choice, spool_dir: Path) -> Answer:
-    needed = max((status.db_size for status in choice.order), default=0) + MARGIN
-    free = free_space(spool_dir)
+def space(choices: Iterable[Choice], spool_dir: Path) -> Answer:
+    """Is there room for the largest snapshot that may come?"""
+    sizes = [status.db_size for choice in choices for status in choice.order]
+    needed, free = max(sizes, default=0) + MARGIN, free_space(spool_dir)
     text = f"{spool_dir} has {free} bytes free, {needed} are needed"
     return passed(text) if free >= needed else failed(f"{text}; name another with --spool-dir")
 
 
-def _writable(repository: Repository, clock: Clock) -> Answer:
-    theirs, ours = repository.store.now(), clock.now()
-    skew = abs(theirs - ours)
+def writable(repository: Repository, clock: Clock) -> Answer:
+    """Can an object be written, and do the clocks agree?"""
+    skew = abs(repository.store.now() - clock.now())
     if skew > MAX_SKEW:
         return failed(f"its clock is {skew} away from this machine's: set the one that is wrong")
     return passed("an object was written, and the clocks agree")

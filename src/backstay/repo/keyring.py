@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from io import BytesIO
 
 import msgspec
@@ -77,7 +77,6 @@ ROLE = "keyring"
 _HEADER = ".json"
 _SEALED = ".zst.age"
 _NAME = re.compile(NAME.strip("^$"))
-_TIME = "%Y%m%dT%H%M%SZ"
 _READERS = 16
 _MEND = "find out who changed it, and use another backup until then"
 
@@ -127,13 +126,12 @@ def save(repository: Repository, keyring: Keyring, run: Run, *, data: str) -> Ke
         )
     if keyring.cluster != run.cluster:
         raise FormatError(f"the keyring is of {keyring.cluster[:200]!r}, not of {run.cluster}")
-    name = f"{run.began.astimezone(UTC):{_TIME}}-{run.random}"
-    path = _path(run.cluster, name)
+    path = _path(run.cluster, run.name)
     header = KeyringHeader(
         repository=repository.config.repository,
         data=data,
         cluster=run.cluster,
-        name=name,
+        name=run.name,
         kind=keyring.kind,
         made_at=keyring.made_at,
         object=_seal(repository, keyring, path + _SEALED),
@@ -171,14 +169,7 @@ def _seal(repository: Repository, keyring: Keyring, path: str) -> ObjectEntry:
     kept = _read_back(store, path, found.stored_size)
     if hashlib.sha256(kept).hexdigest() != found.stored_sha256:
         raise _not_kept(store, path)
-    return ObjectEntry(
-        path=path,
-        role=ROLE,
-        size=found.size,
-        sha256=found.sha256,
-        stored_size=found.stored_size,
-        stored_sha256=found.stored_sha256,
-    )
+    return found.entry(path, ROLE)
 
 
 def _publish(store: Store, header: KeyringHeader, path: str) -> KeyringEntry:
@@ -223,7 +214,7 @@ def find(repository: Repository, entry: KeyringEntry, backup: BackupId) -> Saved
         StoreError: the store refuses.
     """
     check_meant(repository, entry, backup)
-    path = _path(backup.cluster, _name_of(backup)) + _HEADER
+    path = _path(backup.cluster, backup.run) + _HEADER
     try:
         info = repository.store.stat(path)
     except NotFoundError as error:
@@ -422,7 +413,3 @@ def _folder(cluster: str) -> str:
 
 def _path(cluster: str, name: str) -> str:
     return f"{_folder(cluster)}{name}"
-
-
-def _name_of(backup: BackupId) -> str:
-    return f"{backup.taken_at.astimezone(UTC):{_TIME}}-{backup.random}"

@@ -59,6 +59,11 @@ class BackupId:
         """The part after the cluster."""
         return f"{self.taken_at.astimezone(UTC):{_TIME}}-r{self.revision}-{self.random}"
 
+    @property
+    def run(self) -> str:
+        """What the run that made it calls its objects: `TIME-RAND`."""
+        return _run(self.taken_at, self.random)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a full ID.
@@ -104,13 +109,22 @@ class Run:
         return cls(check_cluster(cluster), began, random)
 
     @property
+    def name(self) -> str:
+        """What its objects are called by: `TIME-RAND`."""
+        return _run(self.began, self.random)
+
+    @property
     def folder(self) -> str:
         """Where the objects of this attempt lie."""
-        return f"{objects_of(self.cluster)}{self.began:{_TIME}}-{self.random}/"
+        return f"{objects_of(self.cluster)}{self.name}/"
 
     def backup(self, revision: int) -> BackupId:
         """Name the backup, now that its revision is known."""
         return BackupId(self.cluster, self.began, revision, self.random)
+
+
+def _run(began: datetime, random: str) -> str:
+    return f"{began.astimezone(UTC):{_TIME}}-{random}"
 
 
 def objects_of(cluster: str) -> str:

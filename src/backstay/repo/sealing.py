@@ -51,6 +51,17 @@ class Sealed:
     stored_size: int
     stored_sha256: str
 
+    def entry(self, path: str, role: str) -> ObjectEntry:
+        """Describe the object that it became."""
+        return ObjectEntry(
+            path=path,
+            role=role,
+            size=self.size,
+            sha256=self.sha256,
+            stored_size=self.stored_size,
+            stored_sha256=self.stored_sha256,
+        )
+
 
 def seal(
     source: Readable,

@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backstay.checks import connection
-from backstay.checks.question import Answer, ask, failed, passed, unknown, unrefused
+from backstay.checks.question import Answer, ask, failed, passed, unknown, unrefused, worst
 from backstay.client.health import Choice
 from backstay.client.text import one_line
 from backstay.clock import Clock
-from backstay.files import free_space
-from backstay.flows.preflight import MAX_SKEW
-from backstay.flows.spool import MARGIN
+from backstay.flows.preflight import role, space, writable
 from backstay.kinds.hosted import questions, rights
 from backstay.kinds.hosted.belongings.keys import SavedKeys, saved_keys
 from backstay.kinds.hosted.cluster import (
@@ -177,25 +175,16 @@ def _members(
             "quota",
             lambda: _together({n: connection.quota(it, quota) for n, it in telling.items()}),
         )
-    put("space", lambda: _space(choices, plan.spool_dir))
+    put("space", lambda: space(choices.values(), plan.spool_dir))
 
 
 def _together(answers: Mapping[str, Answer]) -> Answer:
     """One answer for all etcds: the worst, with what was said of each."""
     if not answers:
         return unknown("no etcd was looked at")
-    order = [kind("").verdict for kind in (failed, unknown, passed)]
-    worst = min((answer.verdict for answer in answers.values()), key=order.index)
     only = len(answers) == 1
     lines = [it.detail if only else f"{name}: {it.detail}" for name, it in answers.items()]
-    return Answer(worst, "; ".join(lines))
-
-
-def _space(choices: Mapping[str, Choice], spool_dir: Path) -> Answer:
-    sizes = [status.db_size for choice in choices.values() for status in choice.order]
-    needed, free = max(sizes, default=0) + MARGIN, free_space(spool_dir)
-    text = f"{spool_dir} has {free} bytes free, {needed} are needed"
-    return passed(text) if free >= needed else failed(f"{text}; name another with --spool-dir")
+    return Answer(worst(answers.values()), "; ".join(lines))
 
 
 def _repositories(
@@ -209,7 +198,7 @@ def _repositories(
 
         def data() -> Answer:
             heard.data = open_data()
-            return _role(heard.data, Role.DATA)
+            return role(heard.data, Role.DATA)
 
         put("repository", lambda: unrefused(data))
     if plan.keys is not None:
@@ -217,29 +206,14 @@ def _repositories(
 
         def keyring() -> Answer:
             heard.keyring = open_keys()
-            return _role(heard.keyring, Role.KEYS)
+            return role(heard.keyring, Role.KEYS)
 
         put("keys repository", lambda: unrefused(keyring))
     opened = [it for it in (heard.data, heard.keyring) if it is not None]
     if opened:
-        put("writable", lambda: _together({it.store.url: _writable(it, clock) for it in opened}))
+        put("writable", lambda: _together({it.store.url: writable(it, clock) for it in opened}))
     if len(opened) == 2:
         put("apart", lambda: _apart(*opened))
-
-
-def _role(repository: Repository, role: Role) -> Answer:
-    config = repository.config
-    if config.role is not role:
-        return failed(f"{repository.store.url} is for {config.role}: name one for {role}")
-    sealed = f"sealed to {', '.join(config.recipients)}" if config.recipients else "not encrypted"
-    return passed(f"{repository.store.url}, {sealed}")
-
-
-def _writable(repository: Repository, clock: Clock) -> Answer:
-    skew = abs(repository.store.now() - clock.now())
-    if skew > MAX_SKEW:
-        return failed(f"its clock is {skew} away from this machine's: set the one that is wrong")
-    return passed("an object was written, and the clocks agree")
 
 
 def _apart(data: Repository, keys: Repository) -> Answer:

@@ -17,8 +17,8 @@ from backstay.kinds.hosted.belongings.keys import CONFIGURATION
 from backstay.kinds.hosted.belongings.resources import PKI
 from backstay.kinds.hosted.cluster import MAIN, Hosted
 from backstay.kinds.hosted.quiescing.record import SCALE
+from backstay.kinds.hosted.quiescing.writers import WRITERS
 from backstay.kinds.hosted.reach.tls import CA_CONFIG_MAP, CLIENT_SECRET
-from backstay.kinds.hosted.steps import WRITERS
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,

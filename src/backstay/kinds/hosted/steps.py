@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from backstay.kinds.hosted.cluster import Hosted, at
+from backstay.kinds.hosted.quiescing.writers import WRITERS
 
-#: What holds etcd's client certificate, or talks to it in another way that writes.
-WRITERS = ("kube-apiserver", "openshift-apiserver", "openshift-oauth-apiserver")
 _TLS = "--cacert ca.crt --cert etcd-client.crt --key etcd-client.key"
 _POD_TLS = (
     "--cacert /etc/etcd/tls/etcd-ca/ca.crt --cert /etc/etcd/tls/client/etcd-client.crt"

@@ -35,7 +35,7 @@ from backstay.kinds.hosted.quiescing.record import (
     restoring,
     scaling,
 )
-from backstay.kinds.hosted.steps import WRITERS
+from backstay.kinds.hosted.quiescing.writers import WRITERS
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import DEPLOYMENTS, HOSTED_CLUSTERS, NODE_POOLS
 

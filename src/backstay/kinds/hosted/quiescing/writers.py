@@ -12,10 +12,11 @@ from backstay.errors import KubeConflictError, KubeError, KubeNotFoundError, Qui
 from backstay.kinds.hosted.cluster import at
 from backstay.kinds.hosted.quiescing.pause import Target, change
 from backstay.kinds.hosted.quiescing.record import SCALE, replicas_of, scaling, title
-from backstay.kinds.hosted.steps import WRITERS
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import DEPLOYMENTS, PODS
 
+#: All that HyperShift gives etcd's client certificate to.
+WRITERS = ("kube-apiserver", "openshift-apiserver", "openshift-oauth-apiserver")
 #: How often we scale down again what someone scales up while we wait.
 _PERSISTENCE = 3
 #: A pod in one of these runs nothing any more, though it may lie there for days.
