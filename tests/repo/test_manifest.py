@@ -27,7 +27,7 @@ def test_it_has_the_fields_that_others_rely_on():
     assert set(document) == {
         *("format", "requires", "repository", "id", "cluster", "kind", "revision", "taken_at"),
         *("total_keys", "total_size", "hash", "hashkv", "snapshots", "objects", "recipients"),
-        *("base", "keyring", "hosted", "checks", "backstay_version"),
+        *("base", "keyring", "hosted", "okd", "checks", "backstay_version"),
     }
     assert set(document["snapshots"][0]) == {
         *("name", "lineage", "revision", "compact_revision", "etcd_version", "cluster_id"),

@@ -219,6 +219,7 @@ class _Making:
             recipients=config.recipients,
             keyring=kept.keyring,
             hosted=kept.hosted,
+            okd=kept.okd,
             checks=tuple(CheckEntry.of(check) for check in checks),
             **figures(first),
         )

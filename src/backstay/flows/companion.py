@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.manifest import HostedEntry, KeyringEntry
+from backstay.repo.manifest import HostedEntry, KeyringEntry, OkdEntry
 from backstay.repo.name import Run
 from backstay.report import Check
 
@@ -34,12 +34,14 @@ class Kept:
         keyring: where the secrets are that belong to the backup; None where there are none.
         documents: what is to lie beside the snapshots.
         hosted: what the manifest says of a hosted control plane.
+        okd: what the manifest says of an OKD control plane.
         checks: what was asked of the backup as a whole.
     """
 
     keyring: KeyringEntry | None = None
     documents: tuple[Document, ...] = ()
     hosted: HostedEntry | None = None
+    okd: OkdEntry | None = None
     checks: tuple[Check, ...] = ()
 
 

@@ -45,6 +45,10 @@ from backstay.report import Verdict
 
 #: The checks that make a backup a verified one.
 PROOF = frozenset({"transfer", "stored", "structure", "content"})
+#: One more, of kinds whose backups have a partner in the repository for keys without which they
+#: restore nothing.
+PARTNER = "partner"
+_WITH_PARTNER = frozenset({"okd"})
 #: Objects without a manifest are left alone for this long: their backup may still be running.
 SAFE_AGE = timedelta(hours=24)
 _READERS = 16
@@ -81,9 +85,13 @@ class Entry:
 
     @property
     def verified(self) -> bool:
-        """Whether the four checks of `PROOF` passed, then or later, and none ever failed."""
+        """Whether the checks of `PROOF` passed, then or later, and none ever failed.
+
+        Where a kind's backups have a partner, that was there, too.
+        """
         passed = {check.name for check in self.checks if check.verdict is Verdict.PASS}
-        return passed >= PROOF and not self.failed
+        needed = PROOF | {PARTNER} if self.manifest.kind in _WITH_PARTNER else PROOF
+        return passed >= needed and not self.failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,60 @@ class HostedEntry(msgspec.Struct, frozen=True, kw_only=True):
     missing: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
 
 
+class EtcdRevision(msgspec.Struct, frozen=True, kw_only=True):
+    """What etcd's operator keeps of raft in `revision.json`, as it stood beside the snapshot.
+
+    Attributes:
+        cluster_id: as it stands there, in hex.
+        max_raft_index: the highest index of all members; restores work out their bump from it.
+        raft_index: of each member, by its name there.
+        created: when it was written, as it stands there.
+    """
+
+    cluster_id: Short = ""
+    max_raft_index: Count
+    raft_index: Annotated[dict[Short, Count], Meta(max_length=64)] = msgspec.field(
+        default_factory=dict
+    )
+    created: Short = ""
+
+
+class OkdEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup knows of the OKD or OpenShift control plane that it is of. No secret.
+
+    Attributes:
+        infrastructure: the infrastructure's name; empty where it is not known.
+        version: that the cluster ran, as `4.15.3`; empty where it is not known.
+        release_image: that it ran.
+        release_digest: of that image, as `sha256:...`.
+        node: the control plane host that the backup was made on.
+        static_pods: revision of the static pod of each of the four, by its name.
+        etcd_revision: what the operator keeps of raft; None where it was not there.
+        encryption: how kube-apiserver encrypts, as `aescbc`; `identity` where it does not.
+        snapshot_name: the snapshot's file name, as the restore scripts look for it.
+        archive_name: that of the tar of static pod resources; empty where there is none.
+        archive_sha256: of the tar, hex: it lies with the keys. Empty where there is none.
+        archive_size: bytes of the tar.
+        forced: guards that did not pass, and were skipped by `--force`.
+    """
+
+    infrastructure: Short = ""
+    version: Short = ""
+    release_image: Text = ""
+    release_digest: Short = ""
+    node: Short = ""
+    static_pods: Annotated[dict[Short, Count], Meta(max_length=16)] = msgspec.field(
+        default_factory=dict
+    )
+    etcd_revision: EtcdRevision | None = None
+    encryption: Short = ""
+    snapshot_name: Short
+    archive_name: Short = ""
+    archive_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    archive_size: Count = 0
+    forced: Annotated[tuple[Short, ...], Meta(max_length=64)] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One backup."""
 
@@ -144,6 +198,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     base: Text | None = None
     keyring: KeyringEntry | None = None
     hosted: HostedEntry | None = None
+    okd: OkdEntry | None = None
     checks: Annotated[tuple[CheckEntry, ...], Meta(max_length=256)]
     backstay_version: Short = __version__
 
