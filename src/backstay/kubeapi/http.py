@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from backstay.client.proxy import is_usable
 from backstay.client.text import one_line
 from backstay.clock import Clock, SystemClock
 from backstay.closing import Closing
@@ -24,7 +25,6 @@ from backstay.errors import KubeError, KubeLoginError, KubeStreamError, UsageErr
 from backstay.kubeapi import websocket
 from backstay.kubeapi.api import refusal
 from backstay.kubeapi.credentials import Credentials, Login
-from backstay.kubeapi.proxy import is_usable
 from backstay.kubeapi.transport import MAX_BODY, Answer, Request, WebSocket
 
 #: Bytes of a line of a log; a longer one comes in several parts.

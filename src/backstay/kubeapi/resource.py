@@ -74,6 +74,12 @@ NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet")
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+_CONFIG = "config.openshift.io"
+INFRASTRUCTURES = Resource(_CONFIG, "v1", "infrastructures", "Infrastructure")
+CLUSTER_VERSIONS = Resource(_CONFIG, "v1", "clusterversions", "ClusterVersion")
+CLUSTER_OPERATORS = Resource(_CONFIG, "v1", "clusteroperators", "ClusterOperator")
+PROXIES = Resource(_CONFIG, "v1", "proxies", "Proxy")
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"
 )

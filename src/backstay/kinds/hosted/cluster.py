@@ -4,11 +4,10 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from backstay.kubeapi.api import Object
-
-T = TypeVar("T")
+from backstay.kubeapi.field import at as at  # noqa: PLC0414 - all modules here read by it
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 #: The shard that every hosted control plane has.
@@ -150,21 +149,6 @@ def control_plane_namespace(namespace: str, name: str) -> str:
 def is_name(text: str) -> bool:
     """Tell whether an object can have that name: what can't would be another path, or a list."""
     return _NAME.fullmatch(text) is not None and ".." not in text
-
-
-def at(document: object, path: str, default: T) -> T:
-    """Read a field of an object from outside, if it is there and of the default's type.
-
-    Args:
-        document: an object of the API; whatever it holds, this raises nothing.
-        path: names with dots between them.
-        default: what to give where there is no such field, or one of another type.
-    """
-    for name in path.split("."):
-        if not isinstance(document, Mapping):
-            return default
-        document = document.get(name)
-    return document if isinstance(document, type(default)) else default
 
 
 def secret_value(secret: object, key: str) -> bytes | None:

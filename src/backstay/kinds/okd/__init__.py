@@ -1,0 +1,1 @@
+"""OKD and OpenShift control planes: what differs from any other etcd."""
