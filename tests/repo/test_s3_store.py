@@ -5,9 +5,14 @@ import sys
 
 import pytest
 
-from backstay.errors import StoreError
+from backstay.client.proxy import Proxies
+from backstay.errors import BackstayError, NotFoundError, StoreError
 from backstay.repo.url import Access, open_store
+from backstay.repo.stores.s3 import Limits
 from kit import s3, wire
+
+#: For what nobody answers.
+IMPATIENT = Limits(connect=1, answer=2, part=2, silence=2, patience=0.2, perseverance=0.2)
 
 
 def test_certificates_are_checked_whatever_a_variable_says(s3_store, tls_server, monkeypatch):
@@ -97,6 +102,51 @@ def test_where_the_bucket_is_named(s3_store, plain_server, monkeypatch, virtual_
         with pytest.raises(Exception, match="a is not there"):
             store.read("a", 1)
         assert proxy.requests == [line]
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "virtual_hosted", "through"),
+    [
+        ("", False, True),
+        (".svc,10.0.0.0/8,.other.test", False, True),
+        (".example.test", False, False),
+        ("s3.example.test:80", False, False),
+        (".s3.example.test", False, True),
+        # The name that is asked for has the bucket's in front.
+        (".s3.example.test", True, False),
+    ],
+)
+def test_proxies_that_are_given(
+    s3_store, plain_server, monkeypatch, no_proxy, virtual_hosted, through
+):
+    for name in ("NO_PROXY", "no_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with wire.proxy() as proxy:
+        store = s3_store(
+            plain_server,
+            limits=IMPATIENT,
+            endpoint="http://s3.example.test",
+            virtual_hosted=virtual_hosted,
+            proxies=Proxies(http=proxy.url, no_proxy=no_proxy),
+        )
+        with pytest.raises(BackstayError) as caught:
+            store.read("a", 1)
+        # Nobody else knows where that name leads.
+        assert (caught.type is NotFoundError) == bool(proxy.requests) == through
+
+
+def test_promise_5_the_password_of_a_given_proxy_is_not_shown(s3_store, plain_server, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    store = s3_store(
+        plain_server,
+        limits=IMPATIENT,
+        endpoint="http://s3.example.test",
+        proxies=Proxies(http="http://me:hunter2@127.0.0.1:1"),
+    )
+    with pytest.raises(StoreError) as caught:
+        store.put_new("a", b"1")
+    assert "hunter2" not in f"{caught.value}{store!r}{store.bucket!r}{store.describe()}"
 
 
 def test_objects_are_deleted_one_by_one(s3_store, plain_server):

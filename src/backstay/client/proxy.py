@@ -54,6 +54,11 @@ class Proxies:
             return None
         return url if "://" in url else f"http://{url}"
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The addresses and networks among what is reached without."""
+        return tuple(part for it in self.no_proxy.split(",") if _is_network(part := it.strip()))
+
     def _excepts(self, server: SplitResult, port: int | None) -> bool:
         host = (server.hostname or "").lower()
         if _is_local(host):
@@ -89,6 +94,14 @@ def _is_local(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _covers(part: str, host: str, port: int | None) -> bool:

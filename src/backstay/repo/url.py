@@ -10,14 +10,19 @@ credentials: it stands in argument lists, logs and error messages.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from backstay.client.proxy import Proxies
 from backstay.errors import UsageError
 from backstay.files import read_private
 from backstay.repo.store import Store
 from backstay.repo.stores.file import FileStore
+
+if TYPE_CHECKING:
+    from backstay.repo.stores.s3 import Bucket
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PREFIX = re.compile(r"[A-Za-z0-9!_*'()=+,$;&-][A-Za-z0-9!_.*'()=+,$;& -]{0,199}")
@@ -37,6 +42,7 @@ class Access:
         virtual_hosted: the bucket's name goes into the host; else into the path.
         allow_http: the endpoint may be plain http.
         ca_bundle: PEM file of authorities to trust beside the system's (else AWS_CA_BUNDLE).
+        proxies: that lead there; without any those of the environment (HTTPS_PROXY and so on).
     """
 
     endpoint: str | None = None
@@ -44,6 +50,7 @@ class Access:
     virtual_hosted: bool = False
     allow_http: bool = False
     ca_bundle: Path | None = None
+    proxies: Proxies = field(default_factory=Proxies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +149,50 @@ def open_store(
     if location.scheme == "file":
         return FileStore(Path(location.path))
     # obstore takes 30 ms to import: not for a repository in a directory.
-    from backstay.repo.stores.s3 import Bucket, S3Store  # noqa: PLC0415
+    from backstay.repo.stores.s3 import S3Store  # noqa: PLC0415
 
-    access = access or Access()
+    return S3Store(_in_s3(location, access or Access(), environment))
+
+
+def server_of(
+    url: str, access: Access | None = None, environment: Mapping[str, str] = os.environ
+) -> str:
+    """Name the server that a repository is on, as a URL; empty for a directory.
+
+    Args:
+        url: the repository's.
+        access: how to reach it.
+        environment: where settings come from that `access` leaves open.
+
+    Raises:
+        UsageError: the URL or a setting makes no sense.
+        BackstayError: the CA bundle can't be read.
+    """
+    location = parse_url(url)
+    if location.scheme == "file":
+        return ""
+    return _in_s3(location, access or Access(), environment).server
+
+
+def _in_s3(location: Location, access: Access, environment: Mapping[str, str]) -> "Bucket":
+    from backstay.repo.stores.s3 import Bucket  # noqa: PLC0415 - as above
+
     bundle = access.ca_bundle or _path(environment.get("AWS_CA_BUNDLE"))
-    return S3Store(
-        Bucket(
-            name=location.bucket,
-            prefix=location.path,
-            endpoint=_endpoint(access, environment),
-            region=access.region
-            or environment.get("AWS_REGION")
-            or environment.get("AWS_DEFAULT_REGION")
-            or "us-east-1",
-            virtual_hosted=access.virtual_hosted,
-            allow_http=access.allow_http,
-            authorities=_authorities(bundle) if bundle else b"",
-        )
+    return Bucket(
+        name=location.bucket,
+        prefix=location.path,
+        endpoint=_endpoint(access, environment),
+        region=_region(access, environment),
+        virtual_hosted=access.virtual_hosted,
+        allow_http=access.allow_http,
+        authorities=_authorities(bundle) if bundle else b"",
+        proxies=access.proxies,
     )
+
+
+def _region(access: Access, environment: Mapping[str, str]) -> str:
+    named = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    return access.region or named or "us-east-1"
 
 
 def _endpoint(access: Access, environment: Mapping[str, str]) -> str | None:

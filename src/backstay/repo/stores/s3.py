@@ -12,7 +12,7 @@ AWS_SECRET_ACCESS_KEY, web identity, container and instance roles.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ import obstore.store
 from obstore.exceptions import AlreadyExistsError as ObstoreAlreadyExistsError
 from obstore.exceptions import BaseError
 
+from backstay.client.proxy import Proxies
 from backstay.client.secret import Secret
 from backstay.errors import (
     AlreadyExistsError,
@@ -69,6 +70,7 @@ class Bucket:
         virtual_hosted: put the bucket's name into the host instead of the path.
         allow_http: let the endpoint be plain http.
         authorities: PEM certificates to trust beside the system's; empty is none.
+        proxies: that lead to it; without any those of the environment.
     """
 
     name: str
@@ -78,6 +80,15 @@ class Bucket:
     virtual_hosted: bool = False
     allow_http: bool = False
     authorities: bytes = b""
+    proxies: Proxies = field(default_factory=Proxies)
+
+    @property
+    def server(self) -> str:
+        """The URL of the server that requests go to, Amazon's where no other is named."""
+        if self.endpoint is not None:
+            return _endpoint(self) or self.endpoint
+        bucket = f"{self.name}." if self.virtual_hosted else ""
+        return f"https://{bucket}s3.{self.region}.amazonaws.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +319,12 @@ class S3Store:
             client["read_timeout"] = timedelta(seconds=silence)
         if bucket.authorities:
             client["root_certificate"] = bucket.authorities
+        proxy = bucket.proxies.leading_to(bucket.server)
+        if proxy is not None:
+            client["proxy_url"] = proxy
+            # Credentials may come from an address of the cloud's own. Names are left out: obstore
+            # takes `.a.test` to mean `a.test`, too, and whether it does is decided here.
+            client["proxy_excludes"] = ",".join(bucket.proxies.networks)
         retry: RetryConfig = {
             "max_retries": _RETRIES,
             "retry_timeout": timedelta(seconds=patience),
