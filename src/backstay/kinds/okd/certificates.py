@@ -1,12 +1,47 @@
 """Certificates of a control plane host, by their dates: was there a rotation since?"""
 
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from cryptography import x509
 
+from backstay.errors import NotFoundError
 from backstay.kinds.okd.guards import Dated
+from backstay.kinds.okd.hosttree import HostTree
+from backstay.kinds.okd.static_pods import PODS, RESOURCES, StaticPod
 
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
+#: Bytes of a file of certificates, and files that are read of one host.
+_LIMIT, _MANY = 1 << 20, 2000
+
+
+def host_certificates(tree: HostTree, pods: Sequence[StaticPod]) -> tuple[Dated, ...]:
+    """Read the dates of the certificates that the static pods of a host run with.
+
+    Those of a revision lie in its directory, those that are changed without a rollout in
+    `static-pod-resources/NAME-certs`.
+
+    Args:
+        tree: the host's files.
+        pods: that run there.
+
+    Raises:
+        BackstayError: a directory can't be read.
+    """
+    folders = [*(pod.folder for pod in pods), *(f"{RESOURCES}/{name}-certs" for name in PODS)]
+    return dated(_files(tree, folders))
+
+
+def _files(tree: HostTree, folders: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    count = 0
+    for folder in folders:
+        with suppress(NotFoundError):
+            for item in tree.walk(folder):
+                small = item.facts.st_size <= _LIMIT and stat.S_ISREG(item.facts.st_mode)
+                if item.name.endswith(".crt") and small and count < _MANY:
+                    count += 1
+                    yield tree.title(item.path), b"".join(tree.pieces(item))
 
 
 def dated(files: Iterable[tuple[str, bytes]]) -> tuple[Dated, ...]:

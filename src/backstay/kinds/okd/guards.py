@@ -319,8 +319,10 @@ def interval(least: float, node: str, made: Sequence[Made], gaps: Sequence[str] 
         return unknown(f"{odd[0].where} is from the future; set the clock that is wrong")
     if gaps:
         return unknown("; ".join(gaps))
+    if not least:
+        return passed("no other host is at work")
     limit = _ago(timedelta(seconds=least))
-    return passed(f"no other host backed up this cluster within {limit}")
+    return passed(f"no other host is at work, or backed up this cluster within {limit}")
 
 
 def _why(cluster: Cluster, name: str, progressing: Condition) -> str:
