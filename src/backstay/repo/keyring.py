@@ -1,11 +1,12 @@
 """Keyrings: the secrets that a restore needs, sealed, in a repository of their own.
 
-    clusters/CLUSTER/keyrings/TIME-RAND.zst.age   the keyring, sealed
-    clusters/CLUSTER/keyrings/TIME-RAND.json      its header, in the clear; written last
+    clusters/CLUSTER/keyrings/TIME-RAND.zst.age          the keyring, sealed
+    clusters/CLUSTER/keyrings/TIME-RAND.tar.gz.zst.age   its archive, where it has one
+    clusters/CLUSTER/keyrings/TIME-RAND.json             its header, in the clear; written last
 
 TIME-RAND is the run that makes the backup, so the name of a backup leads to its keyring. Its
 manifest has the SHA-256 of the header's bytes, and the header has size and SHA-256 of the sealed
-object: one digest binds both, and what is said of the keys in the clear can be believed before
+objects: one digest binds all, and what is said of the keys in the clear can be believed before
 anything is opened. The keyring has a nonce, so the SHA-256 of what is in it tells nobody
 anything.
 
@@ -34,6 +35,8 @@ from backstay.errors import (
     RefusedError,
     StoreError,
 )
+from backstay.repo.archive import SUFFIX as _ARCHIVE
+from backstay.repo.archive import seal_archive
 from backstay.repo.catalogue import SAFE_AGE, Repository, Swept, Unreadable
 from backstay.repo.config import Encryption, Role
 from backstay.repo.document import MAX_SIZE, encode
@@ -50,6 +53,7 @@ from backstay.repo.keyring_document import (
 )
 from backstay.repo.manifest import KeyringEntry, ObjectEntry
 from backstay.repo.name import BackupId, Run, check_cluster
+from backstay.repo.packing import Readable
 from backstay.repo.probe import left_over
 from backstay.repo.sealing import seal, unseal
 from backstay.repo.store import ObjectInfo, Store
@@ -101,7 +105,14 @@ class Saved:
         return KeyringEntry(repository=self.header.repository, digest=self.digest)
 
 
-def save(repository: Repository, keyring: Keyring, run: Run, *, data: str) -> KeyringEntry:
+def save(
+    repository: Repository,
+    keyring: Keyring,
+    run: Run,
+    *,
+    data: str,
+    archive: Readable | None = None,
+) -> KeyringEntry:
     """Seal a keyring and put it away; it is listed when this function has returned.
 
     Args:
@@ -109,13 +120,14 @@ def save(repository: Repository, keyring: Keyring, run: Run, *, data: str) -> Ke
         keyring: what to save, of the cluster of the run.
         run: that makes the backup.
         data: id of the repository that the backup goes to.
+        archive: what is to lie beside it, sealed too, as a gzipped tar; read once to its end.
 
     Returns:
         What goes into the backup's manifest.
 
     Raises:
         RefusedError: the repository is not for keys, not encrypted, or the backup's own.
-        FormatError: the keyring contradicts itself, or is too large.
+        FormatError: the keyring contradicts itself, or it or the archive is too large.
         SealError: it can't be sealed.
         StoreError: the store refuses, or did not keep what was written.
     """
@@ -136,9 +148,10 @@ def save(repository: Repository, keyring: Keyring, run: Run, *, data: str) -> Ke
         made_at=keyring.made_at,
         object=_seal(repository, keyring, path + _SEALED),
         recipients=repository.config.recipients,
-        keys=tuple(key.label for key in keyring.keys),
+        keys=keyring.labels,
         kms=keyring.kms,
         rotating=keyring.rotating,
+        archive=seal_archive(repository, archive, path + _ARCHIVE) if archive is not None else None,
     )
     return _publish(repository.store, header, path + _HEADER)
 
@@ -287,7 +300,10 @@ def _read(repository: Repository, info: ObjectInfo, digest: str | None = None) -
         )
     header = parse_header(data, info.path)
     path = _path(header.cluster, header.name)
-    if path + _HEADER != info.path or path + _SEALED != header.object.path:
+    sealed = [(header.object, _SEALED), (header.archive, _ARCHIVE)]
+    if path + _HEADER != info.path or any(
+        entry is not None and entry.path != path + suffix for entry, suffix in sealed
+    ):
         raise FormatError(f"{info.path} is the keyring of {header.id}, or names what is not its")
     if header.repository != repository.config.repository:
         raise FormatError(f"{info.path} was copied from another repository")
@@ -319,8 +335,7 @@ def load(repository: Repository, saved: Saved, identities: Identities | None) ->
 
 def _check_header(keyring: Keyring, header: KeyringHeader, name: str) -> None:
     """Hold what is said in the clear to what was sealed."""
-    labels = tuple(key.label for key in keyring.keys)
-    if labels != header.keys:
+    if keyring.labels != header.keys:
         raise DamagedError(f"{name} holds other keys than its header says", _MEND)
     for word in ("cluster", "kind", "made_at", "kms", "rotating"):
         if getattr(keyring, word) != getattr(header, word):
@@ -364,10 +379,12 @@ def remove(repository: Repository, saved: Saved) -> None:
     """
     repository.store.delete(_path(saved.header.cluster, saved.header.name) + _HEADER)
     repository.store.delete(saved.header.object.path)
+    if saved.header.archive is not None:
+        repository.store.delete(saved.header.archive.path)
 
 
 def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
-    """Delete what dead runs left half-written: sealed keyrings without a header.
+    """Delete what dead runs left half-written: sealed keyrings and archives without a header.
 
     Args:
         repository: one for keys.
@@ -389,14 +406,17 @@ def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
 
 
 def _half(store: Store, cluster: str, before: datetime) -> list[ObjectInfo]:
-    sealed = [info for info in store.list(_folder(cluster)) if _part(info.path, _SEALED)]
+    sealed = [info for info in store.list(_folder(cluster)) if _sealed(info.path)]
     if not any(info.modified < before for info in sealed):
         return []
     # Listed after the objects: a header that comes meanwhile is seen here.
     whole = {_part(info.path, _HEADER) for info in store.list(_folder(cluster))}
-    return [
-        info for info in sealed if info.modified < before and _part(info.path, _SEALED) not in whole
-    ]
+    return [info for info in sealed if info.modified < before and _sealed(info.path) not in whole]
+
+
+def _sealed(path: str) -> str:
+    """TIME-RAND of a sealed keyring or archive; empty where it is neither."""
+    return _part(path, _SEALED) or _part(path, _ARCHIVE)
 
 
 def _part(path: str, suffix: str) -> str:

@@ -1,8 +1,8 @@
 """What a keyring says: the secrets that a restore needs, and the header that lies beside them.
 
-The keyring is sealed, always. Its header is in the clear, so that keys can be matched with a
-snapshot without opening anything: it has their names and hashes, and never a secret. Source:
-docs/formats.md.
+The keyring is sealed, always, and so is the archive that some have beside them. The header is in
+the clear, so that keys can be matched with a snapshot without opening anything: it has their names
+and hashes, and never a secret. Source: docs/formats.md.
 
 Border: documents. Where they lie, and how they are sealed and opened, is `keyring`'s business.
 """
@@ -15,6 +15,9 @@ from msgspec import Meta
 
 from backstay import __version__
 from backstay.errors import FormatError, UsageError
+from backstay.kubedata.configuration import parse_configuration
+from backstay.kubedata.document import SIZE_LIMIT
+from backstay.kubedata.encryption import EncryptionConfiguration
 from backstay.kubedata.keyname import data_hash, key_name
 from backstay.repo.document import FORMAT, check_time, decode
 from backstay.repo.manifest import ObjectEntry, Sha256, Short, Text
@@ -22,10 +25,20 @@ from backstay.repo.name import check_cluster
 
 #: As many bytes as a keyring may have in the clear. Secrets have 1 MiB each at most.
 MAX_KEYRING = 64 << 20
+#: As many bytes as an archive may have in the clear; they are tens of megabytes.
+MAX_ARCHIVE = 1 << 30
+#: What zstd and age add to bytes that can't be compressed is far less than this share of them.
+_OVERHEAD = 100
 #: The name of a keyring is that of the run that made it: TIME-RAND.
 NAME = "^[0-9]{8}T[0-9]{6}Z-[a-z0-9]{4}$"
 #: The kind of cluster whose keys are named as HyperShift names them.
 HOSTED = "hosted"
+#: The kind whose keys are those of a configuration, which numbers them.
+OKD = "okd"
+#: What the Secret is called whose copy on a control plane host has that configuration.
+_CONFIGURATION = ("openshift-kube-apiserver", "encryption-config")
+_LABELS = 16
+_LONGEST = 256
 
 Role = Literal["active", "backup", "target"]
 #: Ids and ARNs of a KMS's keys, by what they are called where they were found.
@@ -120,6 +133,8 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True):
         kms: the keys of a KMS.
         rotating: whether keys were being changed, so that the snapshot may need two.
         manifests: YAML of the Secrets that a restore needs.
+        encryption_configuration: kube-apiserver's EncryptionConfiguration, as its host has it;
+            empty where there is none, or the cluster's kind keeps keys otherwise.
         nonce: random, minted when it is saved: makes the SHA-256 in the header say nothing of
             what is in here.
     """
@@ -133,7 +148,32 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True):
     kms: Kms | None = None
     rotating: bool = False
     manifests: Annotated[str, Meta(max_length=32 << 20)] = ""
+    encryption_configuration: Annotated[str, Meta(max_length=SIZE_LIMIT)] = ""
     nonce: Short = ""
+
+    @property
+    def labels(self) -> tuple[KeyLabel, ...]:
+        """What may be said in the clear: of its keys, and of those in its configuration.
+
+        A configuration that can't be read is kept all the same, and has none.
+        """
+        labels = tuple(key.label for key in self.keys)
+        if not self.encryption_configuration:
+            return labels
+        try:
+            return (*labels, *_labels(self.configuration))[:_LABELS]
+        except FormatError:
+            return labels
+
+    @property
+    def configuration(self) -> EncryptionConfiguration:
+        """Its configuration.
+
+        Raises:
+            FormatError: it can't be read.
+        """
+        data = self.encryption_configuration.encode("utf-8", "backslashreplace")
+        return parse_configuration(data, name=f"the EncryptionConfiguration of {self.cluster}")
 
     def __repr__(self) -> str:
         keys = ", ".join(key.key_name for key in self.keys) or "no key"
@@ -141,6 +181,31 @@ class Keyring(msgspec.Struct, frozen=True, kw_only=True):
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [("cluster", self.cluster), ("keys", [key.key_name for key in self.keys])]
+
+
+def _labels(configuration: EncryptionConfiguration) -> tuple[KeyLabel, ...]:
+    """Name each key of a configuration once; those that write something are the active ones."""
+    found: dict[tuple[str, str, bytes], Role] = {}
+    for rule in configuration.rules:
+        for place, provider in enumerate(rule.providers):
+            for number, key in enumerate(provider.keys):
+                one = (provider.kind, key.name, key.secret)
+                if place == number == 0:
+                    found[one] = "active"
+                found.setdefault(one, "backup")
+    namespace, secret = _CONFIGURATION
+    return tuple(
+        KeyLabel(
+            role=role,
+            provider=kind,
+            namespace=namespace,
+            secret=secret,
+            key_name=name,
+            data_hash=data_hash(value),
+        )
+        for (kind, name, value), role in found.items()
+        if len(name) <= _LONGEST and name.isprintable()
+    )
 
 
 class KeyringHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +223,7 @@ class KeyringHeader(msgspec.Struct, frozen=True, kw_only=True):
         keys: its keys, without the keys themselves.
         kms: as in the keyring.
         rotating: as in the keyring.
+        archive: a sealed archive that lies beside the keyring; None where there is none.
     """
 
     format: Annotated[int, Meta(ge=1)] = FORMAT
@@ -173,6 +239,7 @@ class KeyringHeader(msgspec.Struct, frozen=True, kw_only=True):
     keys: Annotated[tuple[KeyLabel, ...], Meta(max_length=16)]
     kms: Kms | None = None
     rotating: bool = False
+    archive: ObjectEntry | None = None
     backstay_version: Short = __version__
 
     @property
@@ -213,6 +280,11 @@ def parse_header(data: bytes, name: str) -> KeyringHeader:
     header = _checked(decode(data, KeyringHeader, name), name)
     if header.object.size > MAX_KEYRING or header.object.stored_size > MAX_KEYRING:
         raise FormatError(f"{name}: no keyring has as many bytes as it says")
+    archive = header.archive
+    if archive is not None and (
+        archive.size > MAX_ARCHIVE or archive.stored_size > MAX_ARCHIVE + MAX_ARCHIVE // _OVERHEAD
+    ):
+        raise FormatError(f"{name}: no archive has as many bytes as it says")
     return header
 
 
