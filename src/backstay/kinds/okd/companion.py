@@ -1,0 +1,199 @@
+"""What goes with the snapshot of an OKD control plane: its partner, the tar.
+
+The tar has the keys, so it goes to the repository for keys, sealed. The keys in it are tried on the
+snapshot, and the host is looked at again: what a rollout has moved on meanwhile does not belong
+together, and is no backup.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import BinaryIO
+
+from backstay.checks.keys import NAME as KEYS
+from backstay.checks.question import Answer, ask, failed, passed
+from backstay.clock import Clock
+from backstay.errors import BackstayError, FormatError
+from backstay.flows.companion import Kept
+from backstay.kinds.okd import keys as host_keys
+from backstay.kinds.okd.archive import Archived
+from backstay.kinds.okd.cluster import Cluster, Release
+from backstay.kinds.okd.host import Guarded, Host
+from backstay.kinds.okd.pair import PairNames
+from backstay.kinds.okd.static_pods import check_unmoved, etcd_revision
+from backstay.mvcc.snapshot import Snapshot
+from backstay.repo import keyring as keyrings
+from backstay.repo.catalogue import PARTNER, Repository
+from backstay.repo.keyring import Keyring
+from backstay.repo.keyring_document import OKD
+from backstay.repo.manifest import EtcdRevision, KeyringEntry, OkdEntry
+from backstay.repo.name import Run
+from backstay.report import Check, Report
+
+_SHORT, _TEXT = 256, 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where a backup goes.
+
+    Attributes:
+        data: the repository of the snapshot.
+        keys: that of the tar.
+    """
+
+    data: Repository
+    keys: Repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partner:
+    """The tar that was taken of a host, and what is known of the cluster.
+
+    Attributes:
+        host: it was taken of.
+        archived: what is in it.
+        cluster: as its API, or its etcd, told.
+        guarded: what the guards said.
+        prove_all: whether keys are tried on all values, not on samples.
+        clock: for durations.
+        report: is warned.
+    """
+
+    host: Host
+    archived: Archived
+    cluster: Cluster
+    guarded: Guarded
+    prove_all: bool
+    clock: Clock
+    report: Report
+
+    def check_keys(self, snapshot: Snapshot) -> Check:
+        """Try the keys in the tar on what is encrypted in a snapshot."""
+
+        def question() -> Answer:
+            return host_keys.prove_with(self.archived, snapshot, prove_all=self.prove_all)
+
+        return ask(KEYS, question, self.clock)
+
+    def check_unmoved(self) -> None:
+        """Hold the host to run what is in the tar.
+
+        Raises:
+            BackstayError: it does not any more.
+        """
+        check_unmoved(self.host.tree, self.archived.pods)
+
+    def revision(self) -> EtcdRevision | None:
+        """Read what etcd's operator keeps of raft; what can't be read is told, and left out."""
+        try:
+            return etcd_revision(self.host.tree)
+        except BackstayError as error:
+            self.report.warn(f"{error}; restores fall back on a bump of 1000000000 without it")
+            return None
+
+    def entry(self, moment: datetime, revision: EtcdRevision | None) -> OkdEntry:
+        """Describe the backup, for its manifest.
+
+        Args:
+            moment: when it was begun, for the names of its files.
+            revision: what etcd's operator kept of raft.
+        """
+        names = PairNames.of(moment, dirty=self.guarded.dirty)
+        release = self.cluster.release or Release()
+        return OkdEntry(
+            infrastructure=self.cluster.infrastructure[:_SHORT],
+            version=release.running[:_SHORT],
+            release_image=release.image[:_TEXT],
+            release_digest=release.digest[:_SHORT],
+            node=self.host.etcd.node,
+            static_pods=self.archived.revisions,
+            etcd_revision=revision,
+            encryption=host_keys.encryption(self.archived),
+            snapshot_name=names.snapshot,
+            archive_name=names.archive,
+            archive_sha256=self.archived.sha256,
+            archive_size=self.archived.size,
+            forced=self.guarded.forced,
+        )
+
+
+@dataclass(slots=True)
+class OkdCompanion:
+    """The companion of an OKD control plane's backup.
+
+    Attributes:
+        partner: the tar.
+        file: that has it; private, and read from its start.
+        places: where the backup goes.
+    """
+
+    partner: Partner
+    file: BinaryIO
+    places: Places
+    _revision: EtcdRevision | None = field(default=None, init=False)
+
+    def examine(self, snapshot: Snapshot) -> tuple[Check, ...]:
+        """Try the keys on what is encrypted in a snapshot."""
+        # As soon as the snapshot has come: it says where raft stood beside it.
+        self._revision = self.partner.revision()
+        return (self.partner.check_keys(snapshot),)
+
+    def keep(self, run: Run) -> Kept:
+        """Save the tar, look for it, and say what the manifest should know.
+
+        Raises:
+            BackstayError: a rollout went on meanwhile.
+            StoreError: the store refuses.
+        """
+        self.partner.check_unmoved()
+        self.file.seek(0)
+        entry = keyrings.save(
+            self.places.keys,
+            self._keyring(run),
+            run,
+            data=self.places.data.config.repository,
+            archive=self.file,
+        )
+        check = ask(PARTNER, lambda: self._look(entry, run), self.partner.clock)
+        return Kept(
+            keyring=entry,
+            okd=self.partner.entry(run.began, self._revision),
+            checks=(check, *self.partner.guarded.checks),
+        )
+
+    def _keyring(self, run: Run) -> Keyring:
+        archived = self.partner.archived
+        return Keyring(
+            cluster=run.cluster,
+            kind=OKD,
+            made_at=self.partner.clock.now(),
+            keys=(),
+            encryption_configuration=_text(archived),
+        )
+
+    def _look(self, entry: KeyringEntry, run: Run) -> Answer:
+        """Is the tar where a restore will look for it, and is it the one that was taken?"""
+        repository, archived = self.places.keys, self.partner.archived
+        header = keyrings.find(repository, entry, run.backup(0)).header
+        found = header.archive
+        if found is None:
+            return failed(f"{repository.store.url} has the keys, and no tar beside them")
+        if (found.sha256, found.size) != (archived.sha256, archived.size):
+            return failed(
+                f"{found.path} has SHA-256 {found.sha256}, and {archived.sha256} was taken"
+            )
+        return passed(
+            f"{found.path} in {repository.store.url} was stored and read back: {found.size} bytes"
+            f" with SHA-256 {found.sha256}"
+        )
+
+
+def _text(archived: Archived) -> str:
+    if archived.encryption is None:
+        return ""
+    try:
+        return archived.encryption.decode()
+    except UnicodeDecodeError as error:
+        raise FormatError(
+            f"{archived.encryption_name} is no text in UTF-8", "look at the host"
+        ) from error
