@@ -13,7 +13,6 @@ from aiohttp import web
 from backstay.errors import AlreadyExistsError, KubeForbiddenError, RefusedError
 from backstay.kinds.hosted.recovery.apply import apply, needed
 from backstay.kinds.hosted.recovery.creation import MARK, plan
-from backstay.kinds.hosted.rights import Wanted
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,
@@ -25,6 +24,7 @@ from backstay.kubeapi.resource import (
     STATEFUL_SETS,
     VOLUME_CLAIMS,
 )
+from backstay.kubeapi.review import Wanted
 from backstay.report import Report, Said
 from kit.etcd_init import init_container
 from kit.kubeserver import KubeServer

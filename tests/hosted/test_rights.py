@@ -6,7 +6,7 @@ import pytest
 
 from backstay.errors import KubeError
 from backstay.kinds.hosted.cluster import Hosted
-from backstay.kinds.hosted.rights import RIGHTS, Right, Wanted, Where, ask, lacking, needed
+from backstay.kinds.hosted.rights import RIGHTS, Right, Where, ask, needed
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,
@@ -16,6 +16,7 @@ from backstay.kubeapi.resource import (
     PODS,
     SECRETS,
 )
+from backstay.kubeapi.review import Wanted, lacking
 from kit.kubeserver import KubeServer
 
 HOSTED = Hosted(

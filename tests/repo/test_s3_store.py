@@ -7,8 +7,8 @@ import pytest
 
 from backstay.client.proxy import Proxies
 from backstay.errors import BackstayError, NotFoundError, StoreError
-from backstay.repo.url import Access, open_store
 from backstay.repo.stores.s3 import Limits
+from backstay.repo.url import Access, open_store
 from kit import s3, wire
 
 #: For what nobody answers.

@@ -19,7 +19,7 @@ from backstay.cli.transport import transport
 from backstay.cli.values import Duration
 
 if TYPE_CHECKING:
-    from backstay.kinds.hosted.steps import Step
+    from backstay.kinds.step import Step
     from backstay.kubeapi.api import Api
     from backstay.repo.manifest import Manifest
 

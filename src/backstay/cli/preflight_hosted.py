@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from backstay.client.health import Choice
     from backstay.kinds.hosted.cluster import Hosted
-    from backstay.kinds.hosted.steps import Step
+    from backstay.kinds.step import Step
     from backstay.kubeapi.api import Api
     from backstay.report import Check
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from backstay.cli.session import Session
 
 if TYPE_CHECKING:
-    from backstay.kinds.hosted.steps import Step
+    from backstay.kinds.step import Step
 
 
 def tell_steps(session: Session, steps: "tuple[Step, ...]") -> None:

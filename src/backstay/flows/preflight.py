@@ -1,22 +1,26 @@
 """Looking whether a backup would work, without making one."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from backstay.checks import connection
-from backstay.checks.question import Answer, ask, failed, passed, unrefused
+from backstay.checks.question import Answer, ask, failed, passed, unknown, unrefused, worst
 from backstay.client.health import Choice
 from backstay.clock import Clock
 from backstay.files import free_space
 from backstay.flows.spool import MARGIN
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
+from backstay.repo.place import same_place
 from backstay.report import Check, Report
 
 #: Names in a repository carry the writer's clock; more than this apart, people get confused.
 MAX_SKEW = timedelta(minutes=5)
+
+#: Asks a question under its name, and keeps the verdict.
+Put = Callable[[str, Callable[[], Answer]], None]
 
 
 @dataclass(slots=True)
@@ -97,3 +101,75 @@ def writable(repository: Repository, clock: Clock) -> Answer:
     if skew > MAX_SKEW:
         return failed(f"its clock is {skew} away from this machine's: set the one that is wrong")
     return passed("an object was written, and the clocks agree")
+
+
+def together(answers: Mapping[str, Answer]) -> Answer:
+    """Give one answer for several: the worst, with what was said of each.
+
+    Args:
+        answers: by the name of what was asked about; of only one the name is left out.
+    """
+    if not answers:
+        return unknown("no etcd was looked at")
+    only = len(answers) == 1
+    lines = [it.detail if only else f"{name}: {it.detail}" for name, it in answers.items()]
+    return Answer(worst(answers.values()), "; ".join(lines))
+
+
+@dataclass(slots=True)
+class Opened:
+    """The repositories that could be opened.
+
+    Attributes:
+        data: that of the snapshots.
+        keys: that of what goes apart.
+    """
+
+    data: Repository | None = None
+    keys: Repository | None = None
+
+
+def ask_repositories(
+    data: Callable[[], Repository] | None,
+    keys: Callable[[], Repository] | None,
+    put: Put,
+    clock: Clock,
+) -> Opened:
+    """Ask whether two repositories can be written to, and are two places.
+
+    Args:
+        data: opens that of the snapshots; None leaves it out.
+        keys: opens that of what goes apart; None leaves it out.
+        put: asks a question.
+        clock: the machine's.
+    """
+    found = Opened()
+    if data is not None:
+        open_data = data
+
+        def of_data() -> Answer:
+            found.data = open_data()
+            return role(found.data, Role.DATA)
+
+        put("repository", lambda: unrefused(of_data))
+    if keys is not None:
+        open_keys = keys
+
+        def of_keys() -> Answer:
+            found.keys = open_keys()
+            return role(found.keys, Role.KEYS)
+
+        put("keys repository", lambda: unrefused(of_keys))
+    opened = [it for it in (found.data, found.keys) if it is not None]
+    if opened:
+        put("writable", lambda: together({it.store.url: writable(it, clock) for it in opened}))
+    if len(opened) == 2:
+        put("apart", lambda: _apart(*opened))
+    return found
+
+
+def _apart(data: Repository, keys: Repository) -> Answer:
+    why = same_place(data.store, data.config, keys.store, keys.config)
+    if why:
+        return failed(f"keys must not lie with the data: {why}")
+    return passed("data and keys lie in two places")

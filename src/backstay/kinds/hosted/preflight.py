@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backstay.checks import connection
-from backstay.checks.question import Answer, ask, failed, passed, unknown, unrefused, worst
+from backstay.checks.question import Answer, ask, failed, passed, unknown
 from backstay.client.health import Choice
 from backstay.client.text import one_line
 from backstay.clock import Clock
-from backstay.flows.preflight import role, space, writable
+from backstay.flows.preflight import Put, ask_repositories, space, together
 from backstay.kinds.hosted import questions, rights
 from backstay.kinds.hosted.belongings.keys import SavedKeys, saved_keys
 from backstay.kinds.hosted.cluster import (
@@ -24,8 +24,6 @@ from backstay.kinds.hosted.cluster import (
 from backstay.kinds.hosted.find import find
 from backstay.kubeapi.api import Api
 from backstay.repo.catalogue import Repository
-from backstay.repo.config import Role
-from backstay.repo.place import same_place
 from backstay.report import Check, Report
 
 #: Characters of a server's word in a message.
@@ -65,8 +63,6 @@ class _Heard:
     hosted: Hosted | None = None
     keys: SavedKeys | None = None
     choices: Mapping[str, Choice] = field(default_factory=dict)
-    data: Repository | None = None
-    keyring: Repository | None = None
 
 
 def preflight(api: Api, plan: Plan, *, clock: Clock, report: Report) -> tuple[Check, ...]:
@@ -102,7 +98,7 @@ def preflight(api: Api, plan: Plan, *, clock: Clock, report: Report) -> tuple[Ch
         if hosted.encryption or heard.keys is None or heard.keys.keys:
             put("rotation", lambda: questions.rotation(hosted, heard.keys))
         _members(hosted, plan, heard, put)
-    _repositories(plan, heard, put, clock)
+    ask_repositories(plan.data, plan.keys, put, clock)
     return tuple(checks)
 
 
@@ -152,7 +148,7 @@ def _members(
     hosted: Hosted,
     plan: Plan,
     heard: _Heard,
-    put: Callable[[str, Callable[[], Answer]], None],
+    put: Put,
 ) -> None:
     """Ask what `preflight etcd` asks, of each etcd."""
     survey, quota = plan.survey, plan.quota
@@ -162,62 +158,17 @@ def _members(
     def members() -> Answer:
         heard.choices = survey(hosted)
         answers = {name: connection.members(it, _MEND) for name, it in heard.choices.items()}
-        return _together(answers)
+        return together(answers)
 
     put("members", members)
     choices = heard.choices
     if not choices:
         return
-    put("alarms", lambda: _together({n: connection.alarms(it) for n, it in choices.items()}))
+    put("alarms", lambda: together({n: connection.alarms(it) for n, it in choices.items()}))
     telling = {n: it for n, it in choices.items() if quota or any(s.quota for s in it.order)}
     if telling:
         put(
             "quota",
-            lambda: _together({n: connection.quota(it, quota) for n, it in telling.items()}),
+            lambda: together({n: connection.quota(it, quota) for n, it in telling.items()}),
         )
     put("space", lambda: space(choices.values(), plan.spool_dir))
-
-
-def _together(answers: Mapping[str, Answer]) -> Answer:
-    """One answer for all etcds: the worst, with what was said of each."""
-    if not answers:
-        return unknown("no etcd was looked at")
-    only = len(answers) == 1
-    lines = [it.detail if only else f"{name}: {it.detail}" for name, it in answers.items()]
-    return Answer(worst(answers.values()), "; ".join(lines))
-
-
-def _repositories(
-    plan: Plan,
-    heard: _Heard,
-    put: Callable[[str, Callable[[], Answer]], None],
-    clock: Clock,
-) -> None:
-    if plan.data is not None:
-        open_data = plan.data
-
-        def data() -> Answer:
-            heard.data = open_data()
-            return role(heard.data, Role.DATA)
-
-        put("repository", lambda: unrefused(data))
-    if plan.keys is not None:
-        open_keys = plan.keys
-
-        def keyring() -> Answer:
-            heard.keyring = open_keys()
-            return role(heard.keyring, Role.KEYS)
-
-        put("keys repository", lambda: unrefused(keyring))
-    opened = [it for it in (heard.data, heard.keyring) if it is not None]
-    if opened:
-        put("writable", lambda: _together({it.store.url: writable(it, clock) for it in opened}))
-    if len(opened) == 2:
-        put("apart", lambda: _apart(*opened))
-
-
-def _apart(data: Repository, keys: Repository) -> Answer:
-    why = same_place(data.store, data.config, keys.store, keys.config)
-    if why:
-        return failed(f"keys must not lie with the data: {why}")
-    return passed("data and keys lie in two places")

@@ -10,25 +10,13 @@ from dataclasses import dataclass
 
 from backstay.kinds.hosted.cluster import Hosted, at
 from backstay.kinds.hosted.quiescing.writers import WRITERS
+from backstay.kinds.step import Step
 
 _TLS = "--cacert ca.crt --cert etcd-client.crt --key etcd-client.key"
 _POD_TLS = (
     "--cacert /etc/etcd/tls/etcd-ca/ca.crt --cert /etc/etcd/tls/client/etcd-client.crt"
     " --key /etc/etcd/tls/client/etcd-client.key"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step.
-
-    Attributes:
-        title: what is done.
-        commands: what a person would type for it.
-    """
-
-    title: str
-    commands: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ from backstay.kinds.hosted.cluster import MAIN, at, control_plane_namespace
 from backstay.kinds.hosted.recovery.creation import Creation, Found, Item, differences, judge
 from backstay.kinds.hosted.recovery.etcd_init import Refusal
 from backstay.kinds.hosted.recovery.etcd_init import judge as judge_etcd_init
-from backstay.kinds.hosted.rights import Wanted, lacking
 from backstay.kubeapi.api import Api, Object
 from backstay.kubeapi.resource import (
     HOSTED_CLUSTERS,
@@ -31,6 +30,7 @@ from backstay.kubeapi.resource import (
     VOLUME_CLAIMS,
     Resource,
 )
+from backstay.kubeapi.review import Wanted, lacking
 from backstay.report import Report
 
 #: On a HostedCluster: an image that takes the place of the release's control-plane-operator.
