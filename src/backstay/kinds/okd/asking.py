@@ -50,6 +50,7 @@ class Circumstances:
 
     Attributes:
         cluster: what its API says.
+        running: the release that runs, whoever told it; empty where nobody did.
         node: this host's name in the cluster.
         certificates: reads those of this host.
         environment: proxies that are exported here.
@@ -63,6 +64,7 @@ class Circumstances:
     """
 
     cluster: Cluster
+    running: str = ""
     node: str
     certificates: Callable[[], Sequence[Dated]]
     environment: Proxies = field(default_factory=Proxies)
@@ -159,7 +161,7 @@ class _Asker:
         return guards.interval(it.least, it.node, made, gaps)
 
     def _version(self) -> Answer:
-        running = self._found.cluster.release.running if self._found.cluster.release else ""
+        running = self._found.running
         if self._backups is not None:
             self.standing = release.standing(running, self._backups.entries)
         return release.version(running, self.standing, self._gap)
