@@ -14,12 +14,14 @@ from backstay.errors import SealError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backstay.client.access import Access
+    from backstay.client.access import Access as EtcdAccess
+    from backstay.client.proxy import Proxies
     from backstay.client.secret import Secret
     from backstay.flows.fetch import BackupSubject, FileSubject
     from backstay.repo.catalogue import Repository
     from backstay.repo.identity import Identities
     from backstay.repo.store import Store
+    from backstay.repo.url import Access
 
 _PASSWORD_LIMIT = 4096
 #: The variable of etcdctl; a name of ours would be one more place to look for a secret.
@@ -43,29 +45,46 @@ class StoreOptions:
         return cls(**{name: options[name] for name in cls.__slots__})
 
 
-def open_store(options: StoreOptions) -> "Store":
+def store_access(options: StoreOptions, proxies: "Proxies | None" = None) -> "Access":
+    """Say how to reach a store.
+
+    Args:
+        options: of the command.
+        proxies: that lead to it; None leaves that to the environment.
+    """
+    from backstay.client.proxy import Proxies
+    from backstay.repo.url import Access
+
+    return Access(
+        endpoint=options.s3_endpoint,
+        region=options.s3_region,
+        virtual_hosted=options.s3_virtual_hosted,
+        allow_http=options.allow_http,
+        ca_bundle=Path(options.ca_bundle) if options.ca_bundle else None,
+        proxies=proxies or Proxies(),
+    )
+
+
+def open_store(options: StoreOptions, proxies: "Proxies | None" = None) -> "Store":
     """Open a store; nothing is asked of it yet.
 
     Raises:
         UsageError: the URL or an option makes no sense.
     """
-    from backstay.repo.url import Access
     from backstay.repo.url import open_store as opened
 
-    return opened(
-        options.repo,
-        Access(
-            endpoint=options.s3_endpoint,
-            region=options.s3_region,
-            virtual_hosted=options.s3_virtual_hosted,
-            allow_http=options.allow_http,
-            ca_bundle=Path(options.ca_bundle) if options.ca_bundle else None,
-        ),
-    )
+    return opened(options.repo, store_access(options, proxies))
 
 
-def open_repository(options: StoreOptions, pinned: "Sequence[str]" = ()) -> "Repository":
+def open_repository(
+    options: StoreOptions, pinned: "Sequence[str]" = (), proxies: "Proxies | None" = None
+) -> "Repository":
     """Open a repository, and hold it to the recipients that are pinned.
+
+    Args:
+        options: where it is.
+        pinned: the recipients that it must have; empty expects nothing.
+        proxies: that lead to it; None leaves that to the environment.
 
     Raises:
         NotFoundError: there is none.
@@ -73,7 +92,7 @@ def open_repository(options: StoreOptions, pinned: "Sequence[str]" = ()) -> "Rep
     """
     from backstay.repo.catalogue import Repository
 
-    return Repository.open(open_store(options), pinned)
+    return Repository.open(open_store(options, proxies), pinned)
 
 
 def check_keys_repo(options: dict[str, Any]) -> None:
@@ -88,7 +107,7 @@ def check_keys_repo(options: dict[str, Any]) -> None:
         )
 
 
-def open_keys_repository(options: dict[str, Any]) -> "Repository":
+def open_keys_repository(options: dict[str, Any], proxies: "Proxies | None" = None) -> "Repository":
     """Open the repository for keys, and hold it to the recipients that are pinned for it.
 
     Raises:
@@ -100,7 +119,7 @@ def open_keys_repository(options: dict[str, Any]) -> "Repository":
 
     check_keys_repo(options)
     where = replace(StoreOptions.of(options), repo=options["keys_repo"])
-    repository = open_repository(where, options.get("keys_recipient", ()))
+    repository = open_repository(where, options.get("keys_recipient", ()), proxies)
     check_place(repository)
     return repository
 
@@ -176,7 +195,7 @@ def subject_of(
     return found
 
 
-def etcd_access(options: dict[str, Any]) -> "Access":
+def etcd_access(options: dict[str, Any]) -> "EtcdAccess":
     """Say how to enter an etcd.
 
     Raises:

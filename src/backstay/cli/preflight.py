@@ -8,6 +8,7 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
 from backstay.cli.preflight_hosted import hosted
+from backstay.cli.preflight_okd import okd
 from backstay.cli.session import Session
 from backstay.cli.values import Size
 
@@ -21,6 +22,7 @@ def command() -> None:
 
 
 command.add_command(hosted)
+command.add_command(okd)
 
 
 @command.command("etcd")

@@ -59,6 +59,7 @@ class Circumstances:
         window: the hours for it; None leaves them out.
         least: seconds that must have passed since another host's backup.
         backups: reads those that the repository has of this cluster; None where there is none.
+        stored: whether backups of this kind go to a repository, so that `version` applies.
         turn: asks for the Lease, or just looks at it; None where there is no API.
         lease: what messages call the Lease.
     """
@@ -73,6 +74,7 @@ class Circumstances:
     window: Window | None = None
     least: float = 0.0
     backups: Callable[[], Backups] | None = None
+    stored: bool = True
     turn: Callable[[], Taken] | None = None
     lease: str = "the Lease"
 
@@ -123,7 +125,8 @@ class _Asker:
             yield "window", lambda: guards.window(wanted, now.astimezone())
         self._read_backups()
         yield "interval", self._interval
-        yield "version", self._version
+        if it.stored:
+            yield "version", self._version
 
     def _read_backups(self) -> None:
         if self._found.backups is None:

@@ -138,6 +138,7 @@ class Guarding(Closing):
             window=self._rules.window,
             least=self._rules.least,
             backups=backups,
+            stored=repository is not None,
             turn=None if self._turn is None else self._turn.take,
             lease=self._rules.lease,
         )

@@ -157,6 +157,7 @@ class _Look:
             window=plan.rules.window,
             least=plan.rules.least,
             backups=(lambda: Backups.of(data, named)) if data is not None and named else None,
+            stored=plan.rules.output_dir is None,
             turn=None if api is None else lambda: looked(api, plan.rules),
             lease=plan.rules.lease,
         )
