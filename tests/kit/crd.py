@@ -166,35 +166,61 @@ SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+#: What an OKD cluster tells of itself, with no rules of its own: kind -> plural.
+CONFIG_GROUP, CONFIG_VERSION = "config.openshift.io", "v1"
+CONFIG = {
+    "Infrastructure": "infrastructures",
+    "ClusterVersion": "clusterversions",
+    "ClusterOperator": "clusteroperators",
+    "Proxy": "proxies",
+}
+
+
 def definitions(*, rules: bool = True) -> list[dict[str, Any]]:
     """The CustomResourceDefinitions; without CEL rules for a server that knows none (< 1.25)."""
-    return [
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{plural}.{GROUP}"},
-            "spec": {
-                "group": GROUP,
-                "scope": "Namespaced",
-                "names": {
-                    "plural": plural,
-                    "singular": kind.lower(),
-                    "kind": kind,
-                    "listKind": f"{kind}List",
-                },
-                "versions": [
-                    {
-                        "name": VERSION,
-                        "served": True,
-                        "storage": True,
-                        "subresources": {"status": {}},
-                        "schema": {"openAPIV3Schema": schema if rules else _without(schema)},
-                    }
-                ],
-            },
-        }
+    of_hypershift = [
+        _definition(kind, plural, schema if rules else _without(schema))
         for kind, (plural, schema) in SCHEMAS.items()
     ]
+    of_okd = [
+        _definition(kind, plural, _schema(_open()), CONFIG_GROUP, CONFIG_VERSION, "Cluster")
+        for kind, plural in CONFIG.items()
+    ]
+    return of_hypershift + of_okd
+
+
+def _definition(
+    kind: str,
+    plural: str,
+    schema: dict[str, Any],
+    group: str = GROUP,
+    version: str = VERSION,
+    scope: str = "Namespaced",
+) -> dict[str, Any]:
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": scope,
+            "names": {
+                "plural": plural,
+                "singular": kind.lower(),
+                "kind": kind,
+                "listKind": f"{kind}List",
+            },
+            "versions": [
+                {
+                    "name": version,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "schema": {"openAPIV3Schema": schema},
+                }
+            ],
+        },
+    }
 
 
 def violations(kind: str, new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[str]:

@@ -21,10 +21,12 @@ KNOWN = {
         "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy"
     ),
 }
-CLUSTER_WIDE = {"namespaces", "selfsubjectaccessreviews"}
+#: Those of config.openshift.io that an OKD cluster tells of itself by.
+OKD = {"infrastructures", "clusterversions", "clusteroperators", "proxies"}
+CLUSTER_WIDE = {"namespaces", "selfsubjectaccessreviews"} | OKD
 #: Kinds whose status is only written by itself, and those that count changes of their spec.
 WITH_STATUS = {"hostedclusters", "nodepools", "hostedcontrolplanes", "statefulsets"} | {
-    "deployments", "pods", "persistentvolumeclaims", "namespaces", "services",
+    "deployments", "pods", "persistentvolumeclaims", "namespaces", "services", *OKD,
 }  # fmt: skip
 _COUNTED = {"hostedclusters", "nodepools", "hostedcontrolplanes", "statefulsets", "deployments"}
 
