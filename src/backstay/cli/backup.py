@@ -7,6 +7,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.backup_hosted import hosted
+from backstay.cli.backup_okd import okd
 from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
@@ -18,6 +19,7 @@ def command() -> None:
 
 
 command.add_command(hosted)
+command.add_command(okd)
 
 
 @command.command("etcd")

@@ -112,6 +112,24 @@ class Size(click.ParamType[int]):
             self.fail(f"{value!r} is no size: write 8MiB or 1024", param, ctx)
 
 
+class Rate(click.ParamType[int]):
+    """A size for each second, in bytes."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Take a size with its unit, above zero; `/s` may stand behind it."""
+        if isinstance(value, int):
+            return value
+        try:
+            found = parse_size(str(value).removesuffix("/s"))
+        except ValueError:
+            found = 0
+        if not found:
+            self.fail(f"{value!r} is no rate: write 20MiB/s", param, ctx)
+        return found
+
+
 class FilePath(click.Path):
     """The name of a file or directory; not an empty one, which an unset variable gives."""
 

@@ -1,0 +1,219 @@
+"""`backstay backup okd`: back up the control plane of OKD or OpenShift, on one of its hosts."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from backstay.cli import options
+from backstay.cli.connect import (
+    StoreOptions,
+    check_keys_repo,
+    open_keys_repository,
+    open_repository,
+    spool_directory,
+)
+from backstay.cli.sealing import sealing
+from backstay.cli.session import Session
+from backstay.cli.values import FilePath, Rate
+from backstay.errors import UsageError
+
+if TYPE_CHECKING:
+    from backstay.kinds.okd.cluster import Cluster
+    from backstay.kinds.okd.host import Host
+    from backstay.kinds.okd.output import Written
+    from backstay.report import Check
+
+
+@click.command("okd")
+@options.store_optional
+@options.keys_store
+@options.recipients
+@options.keys_recipients
+@click.option(
+    "--output-dir",
+    type=FilePath(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Leave snapshot and tar there, as cluster-backup.sh does: not encrypted, keys and all.",
+)
+@click.option(
+    "--host-root",
+    type=FilePath(file_okay=False, path_type=Path),
+    default="/",
+    show_default=True,
+    metavar="DIR",
+    help="Where the root of the control plane host is mounted.",
+)
+@click.option("--cluster", default="", help="Its name, if not the infrastructure's.")
+@click.option(
+    "--endpoints",
+    default="",
+    metavar="URLS",
+    help="Client URLs of etcd, if not those that the host names.",
+)
+@click.option("--force", is_flag=True, help="Skip the rules that refuse; names tell of it.")
+@click.option(
+    "--limit-rate",
+    type=Rate(),
+    default=0,
+    metavar="SIZE/s",
+    help="Read the snapshot no faster.  etcd keeps its read transaction open for longer then.",
+)
+@click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
+@options.kube_access
+@options.spool
+@sealing
+@options.talk
+@click.pass_context
+def okd(
+    ctx: click.Context,
+    /,
+    *,
+    output_dir: Path | None,
+    host_root: Path,
+    endpoints: str,
+    **more: Any,
+) -> int:
+    """Back up the control plane of OKD or OpenShift, on one of its hosts.
+
+    With --repo and --keys-repo the snapshot goes to the one, and the tar of static pod resources,
+    which has the encryption keys, to the other, sealed.  With --output-dir both are left as the
+    files that cluster-restore.sh takes.
+    """
+    from backstay.clock import SystemClock
+    from backstay.kinds.okd.host import open_host
+
+    session: Session = ctx.obj
+    _check(ctx, output_dir, more)
+    with ExitStack() as stack:
+        host = stack.enter_context(open_host(host_root, SystemClock(), endpoints=endpoints))
+        asked = _Asked(more)
+        if output_dir is None:
+            return _store(session, host, asked, more)
+        return _write(session, host, asked, output_dir, more)
+
+
+def _check(ctx: click.Context, output_dir: Path | None, more: dict[str, Any]) -> None:
+    """Hold the command line to name one kind of place, and both of its parts."""
+    from backstay.repo.name import check_cluster
+
+    if more["cluster"]:
+        check_cluster(more["cluster"])
+    if output_dir is None:
+        if not more["repo"]:
+            raise UsageError(
+                "neither a repository nor a directory is given",
+                "name --repo and --keys-repo, or --output-dir",
+            )
+        check_keys_repo(more)
+        return
+    named = {ctx.get_parameter_source(name) for name in ("repo", "keys_repo")}
+    if ParameterSource.COMMANDLINE in named:
+        raise UsageError("a repository and a directory are given", "leave one out")
+
+
+class _Asked:
+    """What the API of the cluster tells, and what the guards say."""
+
+    def __init__(self, more: dict[str, Any]) -> None:
+        self._more = more
+
+    @property
+    def cluster(self) -> "Cluster":
+        from backstay.kinds.okd.cluster import Cluster
+
+        return Cluster()
+
+    def guards(self) -> "Sequence[Check]":
+        return ()
+
+
+def _store(session: Session, host: "Host", asked: _Asked, more: dict[str, Any]) -> int:
+    from backstay.cli.verdicts import exit_code, tell_checks
+    from backstay.clock import SystemClock
+    from backstay.kinds.okd.backup import Options, backup_okd
+    from backstay.kinds.okd.companion import Places
+    from backstay.repo.document import plain
+    from backstay.repo.sealing import Sealing
+
+    wanted = Options(
+        spool_dir=Path(spool_directory(more["spool_dir"])),
+        cluster=more["cluster"],
+        force=more["force"],
+        rate=more["limit_rate"],
+        prove_all=more["prove_all"],
+        sealing=Sealing(level=more["level"], threads=more["threads"]),
+    )
+    places = Places(
+        data=open_repository(StoreOptions.of(more), more["recipient"]),
+        keys=open_keys_repository(more),
+    )
+    manifest = backup_okd(
+        host,
+        asked.cluster,
+        places,
+        wanted,
+        guards=asked.guards,
+        clock=SystemClock(),
+        report=session.report(),
+    )
+    session.close()
+    if session.json:
+        session.answer(plain(manifest))
+    else:
+        session.tell(f"{manifest.id}: revision {manifest.revision}, {manifest.total_keys} keys")
+        tell_checks(session, manifest.checks)
+    return exit_code(manifest.checks)
+
+
+def _write(
+    session: Session, host: "Host", asked: _Asked, directory: Path, more: dict[str, Any]
+) -> int:
+    from backstay.cli.verdicts import exit_code
+    from backstay.clock import SystemClock
+    from backstay.kinds.okd.output import OutputOptions, write_pair
+
+    wanted = OutputOptions(
+        directory=directory,
+        force=more["force"],
+        rate=more["limit_rate"],
+        prove_all=more["prove_all"],
+    )
+    written = write_pair(
+        host,
+        asked.cluster,
+        wanted,
+        guards=asked.guards,
+        clock=SystemClock(),
+        report=session.report(),
+    )
+    session.close()
+    _tell_pair(session, written, directory)
+    return exit_code(written.checks)
+
+
+def _tell_pair(session: Session, written: "Written", directory: Path) -> None:
+    """Say what cluster-backup.sh says, and what it can't say."""
+    from backstay.cli.verdicts import answer_checks, tell_checks
+    from backstay.mvcc.status import render
+    from backstay.repo.document import plain
+
+    status = written.status
+    if session.json:
+        told = None if status is None else {
+            "hash": status.hash,
+            "revision": status.revision,
+            "totalKey": status.total_keys,
+            "totalSize": status.total_size,
+        }  # fmt: skip
+        paths = {"snapshot": str(written.snapshot), "archive": str(written.archive)}
+        session.answer(answer_checks(written.checks, **paths, status=told, okd=plain(written.okd)))
+        return
+    tell_checks(session, written.checks)
+    session.print(f"Snapshot saved at {written.snapshot}")
+    if status is not None:
+        session.print(render(status, "json"), end="")
+    session.print(f"snapshot db and kube resources are successfully saved to {directory}")
