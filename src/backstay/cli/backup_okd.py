@@ -1,6 +1,5 @@
 """`backstay backup okd`: back up the control plane of OKD or OpenShift, on one of its hosts."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +126,7 @@ class _Asked:
 
         return Cluster()
 
-    def guards(self) -> "Sequence[Check]":
+    def guards(self) -> "tuple[Check, ...]":
         return ()
 
 

@@ -161,7 +161,8 @@ class _Making:
         self._judge(checks)
         kept = self.companion.keep(self.run)
         self._judge(kept.checks)
-        return self._manifest(parts[0].source.kind, looked, (*checks, *kept.checks), kept)
+        checks = (*checks, *kept.checks, *kept.told)
+        return self._manifest(parts[0].source.kind, looked, checks, kept)
 
     def _judge(self, checks: tuple[Check, ...]) -> None:
         for check in checks:

@@ -36,6 +36,7 @@ class Kept:
         hosted: what the manifest says of a hosted control plane.
         okd: what the manifest says of an OKD control plane.
         checks: what was asked of the backup as a whole.
+        told: what was asked before it began, and told then.
     """
 
     keyring: KeyringEntry | None = None
@@ -43,6 +44,7 @@ class Kept:
     hosted: HostedEntry | None = None
     okd: OkdEntry | None = None
     checks: tuple[Check, ...] = ()
+    told: tuple[Check, ...] = ()
 
 
 class Companion(Protocol):

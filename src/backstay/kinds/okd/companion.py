@@ -158,7 +158,8 @@ class OkdCompanion:
         return Kept(
             keyring=entry,
             okd=self.partner.entry(run.began, self._revision),
-            checks=(check, *self.partner.guarded.checks),
+            checks=(check,),
+            told=self.partner.guarded.checks,
         )
 
     def _keyring(self, run: Run) -> Keyring:

@@ -11,7 +11,7 @@ from backstay.clock import Clock
 from backstay.kinds.okd.etcd_files import HostEtcd, find_etcd
 from backstay.kinds.okd.guards import decide
 from backstay.kinds.okd.hosttree import HostTree
-from backstay.report import Check, Report, Verdict
+from backstay.report import Check, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +74,8 @@ def guarded(guards: Callable[[], Sequence[Check]], report: Report, *, force: boo
     """Ask the guards, and go on only where they let us.
 
     Args:
-        guards: asks them.
-        report: is warned of what was skipped, and of what could not be asked.
+        guards: asks them, and tells their verdicts.
+        report: is warned of what was skipped.
         force: whether the user takes it upon themself.
 
     Raises:
@@ -86,6 +86,4 @@ def guarded(guards: Callable[[], Sequence[Check]], report: Report, *, force: boo
     for check in checks:
         if check.name in forced:
             report.warn(f"skipped by --force: {check.name}: {check.detail}")
-        elif check.verdict is not Verdict.PASS:
-            report.warn(f"{check.name}: {check.verdict}: {check.detail}")
     return Guarded(tuple(check for check in checks if check.name not in forced), forced)

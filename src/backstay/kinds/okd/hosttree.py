@@ -117,6 +117,7 @@ class HostTree(Closing):
             BackstayError: it is no regular file, too large, unreadable, or out of the tree.
         """
         with self._find(path) as item:
+            self._check_regular(item, path)
             if item.facts.st_size > limit:
                 raise self._too_large(path, limit)
             data = b"".join(self.pieces(item, path))
@@ -266,9 +267,8 @@ class _Search:
         self._path = path
         self._open = [os.dup(root)]
         self._names: list[str] = []
-        self._parts = _parts(path)
+        self._parts = _parts(path, path)
         self._links = 0
-        self._link = path
 
     def close(self) -> None:
         self._back_to(0)
@@ -283,18 +283,17 @@ class _Search:
             raise BackstayError("a path of the host has a zero byte in it", "look at the host")
         found = self._here()
         while self._parts:
-            part = self._parts.pop()
-            found = self._up() if part == ".." else self._step(part)
+            part, origin = self._parts.pop()
+            found = self._up(origin) if part == ".." else self._step(part)
         return found
 
     def _here(self) -> Item:
         return Item("", os.fstat(self._open[-1]), "", self._open[-1])
 
-    def _up(self) -> Item:
+    def _up(self, origin: str) -> Item:
         if not self._names:
             raise BackstayError(
-                f"{self._tree.title(self._link)} is a symbolic link that leads out of the host's"
-                " root",
+                f"{self._tree.title(origin)} is a symbolic link that leads out of the host's root",
                 "find out who made it",
             )
         self._names.pop()
@@ -323,16 +322,15 @@ class _Search:
         title = self._tree.title(link)
         if self._links > _MAX_LINKS:
             raise BackstayError(f"{title}: too many symbolic links", "look at the host")
-        self._link = link
         if target.startswith("/"):
             self._back_to(1)
             self._names.clear()
-        self._parts += _parts(target)
+        self._parts += _parts(target, link)
 
 
-def _parts(path: str) -> list[str]:
-    """The parts of a path, the first one last."""
-    return [part for part in reversed(path.split("/")) if part not in {"", "."}]
+def _parts(path: str, origin: str) -> list[tuple[str, str]]:
+    """The parts of a path, the first one last; each with what says so: the path, or a link."""
+    return [(part, origin) for part in reversed(path.split("/")) if part not in {"", "."}]
 
 
 def _state(facts: os.stat_result) -> tuple[int, ...]:
