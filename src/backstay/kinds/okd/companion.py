@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO
 
+from backstay.checks import partner
 from backstay.checks.keys import NAME as KEYS
-from backstay.checks.question import Answer, ask, failed, passed
+from backstay.checks.question import Answer, ask
 from backstay.clock import Clock
 from backstay.errors import BackstayError, FormatError
 from backstay.flows.companion import Kept
@@ -22,7 +23,7 @@ from backstay.kinds.okd.pair import PairNames
 from backstay.kinds.okd.static_pods import check_unmoved, etcd_revision
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import PARTNER, Repository
+from backstay.repo.catalogue import Repository
 from backstay.repo.keyring import Keyring
 from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import EtcdRevision, KeyringEntry, OkdEntry
@@ -154,13 +155,9 @@ class OkdCompanion:
             data=self.places.data.config.repository,
             archive=self.file,
         )
-        check = ask(PARTNER, lambda: self._look(entry, run), self.partner.clock)
-        return Kept(
-            keyring=entry,
-            okd=self.partner.entry(run.began, self._revision),
-            checks=(check,),
-            told=self.partner.guarded.checks,
-        )
+        okd = self.partner.entry(run.began, self._revision)
+        check = ask(partner.NAME, lambda: self._look(entry, okd, run), self.partner.clock)
+        return Kept(keyring=entry, okd=okd, checks=(check,), told=self.partner.guarded.checks)
 
     def _keyring(self, run: Run) -> Keyring:
         archived = self.partner.archived
@@ -172,21 +169,11 @@ class OkdCompanion:
             encryption_configuration=_text(archived),
         )
 
-    def _look(self, entry: KeyringEntry, run: Run) -> Answer:
+    def _look(self, entry: KeyringEntry, okd: OkdEntry, run: Run) -> Answer:
         """Is the tar where a restore will look for it, and is it the one that was taken?"""
-        repository, archived = self.places.keys, self.partner.archived
-        header = keyrings.find(repository, entry, run.backup(0)).header
-        found = header.archive
-        if found is None:
-            return failed(f"{repository.store.url} has the keys, and no tar beside them")
-        if (found.sha256, found.size) != (archived.sha256, archived.size):
-            return failed(
-                f"{found.path} has SHA-256 {found.sha256}, and {archived.sha256} was taken"
-            )
-        return passed(
-            f"{found.path} in {repository.store.url} was stored and read back: {found.size} bytes"
-            f" with SHA-256 {found.sha256}"
-        )
+        keys = self.places.keys
+        header = keyrings.find(keys, entry, run.backup(0)).header
+        return partner.saved(okd, header, keys.store, lambda _: None)
 
 
 def _text(archived: Archived) -> str:

@@ -41,8 +41,7 @@ def prove_with(archived: Archived, snapshot: Snapshot, *, prove_all: bool = Fals
         FormatError: the configuration can't be read.
         DamagedError: bucket `key` is damaged.
     """
-    found = configuration(archived)
-    known = Known.of(()) if found is None else Known(configurations=(found,))
+    known = Known.of_configuration(configuration(archived))
     return prove(snapshot, known.discovering(snapshot), prove_all=prove_all)[1]
 
 
