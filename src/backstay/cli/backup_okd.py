@@ -15,16 +15,16 @@ from backstay.cli.connect import (
     open_repository,
     spool_directory,
 )
+from backstay.cli.guarding import Asking, guarding
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath, Rate
 from backstay.errors import UsageError
 
 if TYPE_CHECKING:
-    from backstay.kinds.okd.cluster import Cluster
     from backstay.kinds.okd.host import Host
     from backstay.kinds.okd.output import Written
-    from backstay.report import Check
+    from backstay.kinds.okd.release import Standing
 
 
 @click.command("okd")
@@ -62,9 +62,15 @@ if TYPE_CHECKING:
     help="Read the snapshot no faster.  etcd keeps its read transaction open for longer then.",
 )
 @click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
-@options.kube_access
+@click.option(
+    "--if-upgraded",
+    is_flag=True,
+    help="Only where no restorable backup of the running release is in the repository.",
+)
+@guarding
 @options.spool
 @sealing
+@click.option("--dry-run", is_flag=True, help="Do what `preflight okd` does, and print steps.")
 @options.talk
 @click.pass_context
 def okd(
@@ -74,6 +80,7 @@ def okd(
     output_dir: Path | None,
     host_root: Path,
     endpoints: str,
+    dry_run: bool,
     **more: Any,
 ) -> int:
     """Back up the control plane of OKD or OpenShift, on one of its hosts.
@@ -88,11 +95,24 @@ def okd(
     session: Session = ctx.obj
     _check(ctx, output_dir, more)
     with ExitStack() as stack:
+        asking = stack.enter_context(Asking(more, host_root, output_dir))
+        if dry_run:
+            return _look(session, asking, host_root, endpoints, more)
         host = stack.enter_context(open_host(host_root, SystemClock(), endpoints=endpoints))
-        asked = _Asked(more)
         if output_dir is None:
-            return _store(session, host, asked, more)
-        return _write(session, host, asked, output_dir, more)
+            return _store(session, host, asking, more)
+        return _write(session, host, asking, output_dir, more)
+
+
+def _look(
+    session: Session, asking: Asking, host_root: Path, endpoints: str, more: dict[str, Any]
+) -> int:
+    """Do what `preflight` does, and print what a backup would do."""
+    from backstay.cli.preflight_hosted import finish
+    from backstay.cli.preflight_okd import look, steps_of
+
+    found = look(session, asking, host_root, endpoints, more)
+    return finish(session, found.checks, steps_of(found, asking.rules.output_dir, more))
 
 
 def _check(ctx: click.Context, output_dir: Path | None, more: dict[str, Any]) -> None:
@@ -109,28 +129,16 @@ def _check(ctx: click.Context, output_dir: Path | None, more: dict[str, Any]) ->
             )
         check_keys_repo(more)
         return
+    if more["if_upgraded"]:
+        raise UsageError(
+            "--if-upgraded asks a repository, and a directory is given", "leave one out"
+        )
     named = {ctx.get_parameter_source(name) for name in ("repo", "keys_repo")}
     if ParameterSource.COMMANDLINE in named:
         raise UsageError("a repository and a directory are given", "leave one out")
 
 
-class _Asked:
-    """What the API of the cluster tells, and what the guards say."""
-
-    def __init__(self, more: dict[str, Any]) -> None:
-        self._more = more
-
-    @property
-    def cluster(self) -> "Cluster":
-        from backstay.kinds.okd.cluster import Cluster
-
-        return Cluster()
-
-    def guards(self) -> "tuple[Check, ...]":
-        return ()
-
-
-def _store(session: Session, host: "Host", asked: _Asked, more: dict[str, Any]) -> int:
+def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any]) -> int:
     from backstay.cli.verdicts import exit_code, tell_checks
     from backstay.clock import SystemClock
     from backstay.kinds.okd.backup import Options, backup_okd
@@ -147,18 +155,23 @@ def _store(session: Session, host: "Host", asked: _Asked, more: dict[str, Any]) 
         sealing=Sealing(level=more["level"], threads=more["threads"]),
     )
     places = Places(
-        data=open_repository(StoreOptions.of(more), more["recipient"]),
-        keys=open_keys_repository(more),
+        data=open_repository(StoreOptions.of(more), more["recipient"], asking.proxies),
+        keys=open_keys_repository(more, asking.proxies),
     )
+    if more["if_upgraded"]:
+        standing = asking.of(host, session.report()).standing(places.data)
+        if not standing.due:
+            return _idle(session, standing)
     manifest = backup_okd(
         host,
-        asked.cluster,
+        asking.cluster,
         places,
         wanted,
-        guards=asked.guards,
+        guards=asking.guards(host, places.data, session.report()),
         clock=SystemClock(),
         report=session.report(),
     )
+    asking.finish()
     session.close()
     if session.json:
         session.answer(plain(manifest))
@@ -168,8 +181,18 @@ def _store(session: Session, host: "Host", asked: _Asked, more: dict[str, Any]) 
     return exit_code(manifest.checks)
 
 
+def _idle(session: Session, standing: "Standing") -> int:
+    """Say that there is nothing to do."""
+    session.close()
+    if session.json:
+        session.answer({"nothing_to_do": standing.reason, "backup": standing.backup})
+    else:
+        session.tell(f"nothing to do: {standing.reason}")
+    return 0
+
+
 def _write(
-    session: Session, host: "Host", asked: _Asked, directory: Path, more: dict[str, Any]
+    session: Session, host: "Host", asking: Asking, directory: Path, more: dict[str, Any]
 ) -> int:
     from backstay.cli.verdicts import exit_code
     from backstay.clock import SystemClock
@@ -183,12 +206,13 @@ def _write(
     )
     written = write_pair(
         host,
-        asked.cluster,
+        asking.cluster,
         wanted,
-        guards=asked.guards,
+        guards=asking.guards(host, None, session.report()),
         clock=SystemClock(),
         report=session.report(),
     )
+    asking.finish()
     session.close()
     _tell_pair(session, written, directory)
     return exit_code(written.checks)

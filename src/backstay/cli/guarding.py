@@ -91,8 +91,8 @@ class Asking(Closing):
             repository: of the snapshots; None where both files stay in a directory.
             report: is told each verdict.
         """
-        guarding = self.of(host, report)
-        return lambda: guarding.ask(repository)
+        asked = self.of(host, report)
+        return lambda: asked.ask(repository)
 
     def of(self, host: "Host", report: "Report") -> "Guarding":
         """Give the guards of a backup on a host; the same for all that ask."""
