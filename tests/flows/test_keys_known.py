@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from backstay.errors import FormatError
-from backstay.flows.keymatch import choose, names_in
-from backstay.flows.keyring import Known, configuration, configuration_of, prove
+from backstay.flows.keymatch import choose, encrypted_in, names_of
+from backstay.flows.keyring import Known, configuration, prove
 from backstay.kubedata.keyname import key_name
 from backstay.kubedata.resource import Resource
 from backstay.repo.keyring import Keyring, Kms, SavedKey
@@ -63,9 +63,9 @@ def test_keys_of_another_kind_are_not_guessed_at():
     key = SavedKey.of("active", "ns", "s", OLD, provider="aesgcm")
     with pytest.raises(FormatError, match="aesgcm"):
         configuration([key])
-    made = Keyring(cluster="c", kind="okd", made_at=datetime.now(UTC), keys=())
-    with pytest.raises(FormatError, match="okd"):
-        configuration_of(made)
+    made = Keyring(cluster="c", kind="later", made_at=datetime.now(UTC), keys=())
+    with pytest.raises(FormatError, match="later"):
+        Known.of_keyring(made)
 
 
 @pytest.mark.parametrize("role", ["active", "target", "backup"])
@@ -104,7 +104,7 @@ def test_the_names_that_stand_in_a_snapshot():
         (kube.made_snapshot([(ETCD_KEY, b"x"), (ETCD_KEY, None)]), set()),
     ):
         with snapshot as opened:
-            assert names_in(opened) == names
+            assert names_of(encrypted_in(opened)) == names
 
 
 def listed(name, *keys):

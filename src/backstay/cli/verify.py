@@ -13,6 +13,7 @@ from backstay.errors import SealError, UsageError
 
 if TYPE_CHECKING:
     from backstay.flows.fetch import BackupSubject, FileSubject
+    from backstay.flows.partner import Partner
     from backstay.flows.verify import KeyQuestion
     from backstay.repo.catalogue import Repository
 
@@ -52,7 +53,8 @@ def command(
 
     Of a file: its SHA-256, every page, every revision and value.  Of a backup: what is stored is
     read back; with --read-data it is also decrypted and looked into.  With --keys-repo the saved
-    keys are tried on what is encrypted in it, and data is read for that.  Ends with 3 where
+    keys are tried on what is encrypted in it, and data is read for that; of an OKD control plane
+    the static pod resources are looked at, too, which needs no identity.  Ends with 3 where
     something is wrong, with 4 where something could not be asked.
     """
     from backstay.cli.verdicts import answer_checks, exit_code, tell_checks
@@ -68,16 +70,25 @@ def command(
         )
     if encryption_config and not (read_data or is_file(subject)):
         raise UsageError("keys are tried on what is decrypted", "add --read-data")
-    read_data = read_data or named
     clock, report = SystemClock(), session.report()
     found = subject_of(subject, more, need_identity=read_data)
+    partner = _partner(found, more)
+    if named and not (partner and partner.identities is None):
+        read_data = True
     question = (
         _configured(encryption_config, prove_all=prove_all)
         if encryption_config
-        else _saved(found, more, named=named, prove_all=prove_all)
+        else _saved(found, more, named=named and read_data, prove_all=prove_all)
     )
     if isinstance(found, BackupSubject):
-        verified = verify_backup(found, question, read_data=read_data, clock=clock, report=report)
+        verified = verify_backup(
+            found,
+            question,
+            partner=partner.ask if partner else None,
+            read_data=read_data,
+            clock=clock,
+            report=report,
+        )
     else:
         verified = verify_file(found, question, clock=clock, report=report)
     session.close()
@@ -87,6 +98,19 @@ def command(
     else:
         tell_checks(session, verified.checks, good="whole")
     return exit_code(verified.checks)
+
+
+def _partner(found: "BackupSubject | FileSubject", more: dict[str, Any]) -> "Partner | None":
+    """Look at what lies with the keys, where the backup has something there."""
+    from backstay.flows.fetch import BackupSubject
+    from backstay.flows.partner import Partner
+
+    if not isinstance(found, BackupSubject) or not more["keys_repo"]:
+        return None
+    manifest = found.entry.manifest
+    if manifest.okd is None:
+        return None
+    return Partner(manifest, lambda: open_keys_repository(more), found.identities, found.spool_dir)
 
 
 def _configured(path: Path, *, prove_all: bool) -> "KeyQuestion":

@@ -2,20 +2,24 @@
 
 Headers are matched in the clear, and only keyrings that have a key of such a name are opened. The
 same key lies in the keyrings of many backups: where one can't be opened the next one will do.
+
+That goes for clusters that name keys by what they are. On OKD keys are numbered: see `okdmatch`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from backstay.errors import BackstayError, DamagedError, FormatError, NotFoundError, SealError
 from backstay.flows.keyring import Known, configuration, opened
+from backstay.flows.okdmatch import samples, suit
 from backstay.kubedata.encryption import KMS
-from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED, take_inventory
+from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED, Inventory, take_inventory
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo.catalogue import Repository, Unreadable
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Saved, SavedKey, check_place, headers, load
+from backstay.repo.keyring_document import OKD
 
 #: Keys of one name that are tried. Names have 32 bits: two that meet by chance are rare.
 _NAMESAKES = 16
@@ -66,8 +70,17 @@ class FileKeys:
 
         Raises: as `match`.
         """
-        names = names_in(snapshot)
-        matched = match(names, self._place, self.identities) if names else Matched()
+        inventory = encrypted_in(snapshot)
+        names = names_of(inventory)
+        if not names:
+            return Known(configurations=(configuration(()),))
+        listed = headers(self._place)
+        readable = [one for one in listed if isinstance(one, Saved)]
+        suited = suit(samples(snapshot, inventory), readable, self._place, self.identities)
+        if suited.configuration is not None:
+            note = "; ".join(suited.warnings[:3])
+            return replace(Known.of_configuration(suited.configuration), note=note)
+        matched = match(names, listed, self._place, self.identities)
         note = "; ".join(matched.warnings[:3])
         return Known(configurations=(configuration(matched.keys),), note=note)
 
@@ -76,37 +89,46 @@ class FileKeys:
         return opened(self.open)
 
 
-def names_in(snapshot: Snapshot) -> frozenset[str]:
-    """Name the keys that encrypted the values of a snapshot; a KMS's are not among them.
+def encrypted_in(snapshot: Snapshot) -> Inventory:
+    """Find what is encrypted in a snapshot.
 
     Raises:
         DamagedError: bucket `key` is damaged.
     """
-    groups = take_inventory(snapshot, lambda _prefix, _resource: False, words=()).groups
+    return take_inventory(snapshot, lambda _prefix, _resource: False, words=())
+
+
+def names_of(inventory: Inventory) -> frozenset[str]:
+    """Name the keys that encrypted the values of a snapshot; a KMS's are not among them."""
     return frozenset(
         group.key_name
-        for group in groups
+        for group in inventory.groups
         if group.provider not in {IN_THE_CLEAR, MALFORMED, KMS} and group.key_name
     )
 
 
-def match(names: frozenset[str], repository: Repository, identities: Identities | None) -> Matched:
+def match(
+    names: frozenset[str],
+    listed: Sequence[Saved | Unreadable],
+    repository: Repository,
+    identities: Identities | None,
+) -> Matched:
     """Find and open the keyrings that have keys of some names.
 
     Args:
         names: of keys.
-        repository: where keyrings lie.
+        listed: keyrings, newest first; those whose keys are numbered are passed over.
+        repository: where they lie.
         identities: private keys.
 
     Raises:
-        RefusedError: the repository is not for keys.
         DamagedError: all keyrings that have a key of one of the names are damaged or gone.
         SealError: none of the identities opens one of these.
         FormatError: they are of a later version.
         StoreError: the store refuses.
     """
-    listed = headers(repository)
-    wanted = choose(names, [one for one in listed if isinstance(one, Saved)])
+    named = [one for one in listed if isinstance(one, Saved) and one.header.kind != OKD]
+    wanted = choose(names, named)
     opening = _Opening(repository, identities)
     keys = {key: opening.first(key, places) for key, places in wanted.items()}
     found = tuple(key for key in keys.values() if key is not None)

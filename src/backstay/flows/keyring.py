@@ -28,7 +28,7 @@ from backstay.mvcc.snapshot import Snapshot
 from backstay.repo.catalogue import Repository
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Keyring, Kms, SavedKey, check_meant, find, load
-from backstay.repo.keyring_document import HOSTED
+from backstay.repo.keyring_document import HOSTED, OKD
 from backstay.repo.manifest import KeyringEntry, Manifest
 from backstay.report import Verdict
 
@@ -62,6 +62,28 @@ class Known:
         note = f"saved of the KMS: {_places(kms)}" if kms else ""
         made = configuration(keys, kms)
         return cls(configurations=(made,), none_saved=not keys and kms is None, note=note)
+
+    @classmethod
+    def of_configuration(cls, found: EncryptionConfiguration | None) -> "Known":
+        """Take what a kube-apiserver runs with; None where it encrypts nothing."""
+        if found is not None:
+            return cls(configurations=(found,))
+        # What is encrypted all the same, misses its key.
+        plain = Rule((Resource("secrets"), Resource("configmaps")), (Provider(IDENTITY),))
+        return cls(configurations=(EncryptionConfiguration((plain,)),), none_saved=True)
+
+    @classmethod
+    def of_keyring(cls, keyring: Keyring) -> "Known":
+        """Take what was saved.
+
+        Raises:
+            FormatError: the keyring is of a kind, or has keys of a kind, that is not known here.
+        """
+        check_kind(keyring)
+        if keyring.kind == OKD:
+            text = keyring.encryption_configuration
+            return cls.of_configuration(keyring.configuration if text else None)
+        return cls.of(keyring.keys, keyring.kms)
 
     def discovering(self, snapshot: Snapshot) -> "Known":
         """Add the keys that the snapshot has of other API servers, where these keys open them.
@@ -145,8 +167,7 @@ class BackupKeys:
     @cached_property
     def _known(self) -> Known:
         keyring = keyring_for_backup(self.manifest, self._place, self.identities)
-        check_kind(keyring)
-        return Known.of(keyring.keys, keyring.kms)
+        return Known.of_keyring(keyring)
 
 
 def opened(open_repository: Callable[[], Repository]) -> Repository:
@@ -162,24 +183,13 @@ def opened(open_repository: Callable[[], Repository]) -> Repository:
         raise StoreError(error.what, error.do) from error
 
 
-def configuration_of(keyring: Keyring) -> EncryptionConfiguration:
-    """Make the configuration of an API server that has the keys of a keyring.
-
-    Raises:
-        FormatError: the keyring is of a kind, or has keys of a kind, that is not known here; or a
-            key has a length that the API server refuses.
-    """
-    check_kind(keyring)
-    return configuration(keyring.keys, keyring.kms)
-
-
 def check_kind(keyring: Keyring) -> None:
     """Hold a keyring to be of a kind of cluster whose keys are known.
 
     Raises:
         FormatError: it is of another.
     """
-    if keyring.kind != HOSTED:
+    if keyring.kind not in {HOSTED, OKD}:
         raise FormatError(
             f"the keyring is of a cluster of kind {keyring.kind!r}", "update backstay to use it"
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backstay.checks import keys
+from backstay.checks import partner as partners
 from backstay.checks.question import Answer, ask, failed, passed
 from backstay.checks.stored import stored
 from backstay.checks.together import together
@@ -125,6 +126,7 @@ def verify_backup(
     subject: BackupSubject,
     question: KeyQuestion | None = None,
     *,
+    partner: Callable[[Report], Answer] | None = None,
     read_data: bool,
     clock: Clock,
     report: Report,
@@ -137,12 +139,15 @@ def verify_backup(
     Args:
         subject: the backup; with its identities where `read_data` is asked for.
         question: keys to try, with `read_data`; None leaves them out.
+        partner: asks whether what lies in the repository for keys is there; None leaves it out.
         read_data: whether to decrypt, and to ask structure and content again.
         clock: for durations and the note's date.
         report: is told each verdict.
     """
     began = clock.monotonic()
     checks: tuple[Check, ...] = (_stored(subject.repository, subject.entry, clock, report),)
+    if partner is not None:
+        checks += (ask(partners.NAME, lambda: partner(report), clock),)
     of_keys: tuple[Check, ...] = ()
     inside: tuple[_Inside, ...] = ()
     if read_data:
