@@ -13,7 +13,7 @@ from backstay.kinds.okd.etcd_files import HostEtcd
 from backstay.kinds.okd.static_pods import KUBERNETES, StaticPod, manifest_of
 from backstay.kinds.step import Step
 
-_STAMP = "$(date +%Y-%m-%d_%H%M%S)"
+_STAMP = "STAMP=$(date +%Y-%m-%d_%H%M%S)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +65,17 @@ def _backup(pods: Sequence[StaticPod], etcd: HostEtcd | None, going: Going) -> I
         ),
     )
     folder = shlex.quote(going.output_dir) if going.output_dir else "/var/tmp"  # noqa: S108 - shown
-    snapshot = f"{folder}/snapshot_{_STAMP}.db"
-    archive = f"{folder}/static_kuberesources_{_STAMP}.tar.gz"
+    snapshot = f"{folder}/snapshot_$STAMP.db"
+    archive = f"{folder}/static_kuberesources_$STAMP.tar.gz"
     named = [shlex.quote(pod.folder.removeprefix(f"{KUBERNETES}/")) for pod in pods]
     folders = named or [f"static-pod-resources/{name}-pod-N" for name in OPERATORS]
     yield Step(
         "put them into a tar: it has the encryption keys",
-        (f"tar -cpzf {archive} -C {KUBERNETES} {' '.join(folders)}", f"chmod 600 {archive}"),
+        (
+            _STAMP,
+            f"tar -cpzf {archive} -C {KUBERNETES} {' '.join(folders)}",
+            f"chmod 600 {archive}",
+        ),
     )
     yield Step(
         "take a snapshot from a healthy member, a follower where one is as good",
