@@ -6,6 +6,7 @@ okd_api(kube, progressing=("etcd",), partial="4.15.4", proxy={"httpsProxy": "htt
 
 import datetime as dt
 
+from backstay.kinds.okd.lease import NAMESPACE
 from backstay.kubeapi.resource import (
     CLUSTER_OPERATORS,
     CLUSTER_VERSIONS,
@@ -91,4 +92,4 @@ def okd_api(kube, **told):
     """Put them into a KubeServer, and the namespace of the Lease."""
     for document in okd_objects(**told):
         kube.put(document)
-    kube.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "backstay"}})
+    kube.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})

@@ -4,8 +4,8 @@
     rules = rules_of(documents, "ServiceAccount", "backstay", "backstay")
     with held_to(kube, rules): ...                     # KubeServer allows just that
 
-Kept simple where the roles that are shipped are: there are no ClusterRoles and no wildcards, and
-reading one fails.
+Kept simple where the roles that are shipped are: there are no wildcards, and reading one fails. A
+ClusterRole is bound for the whole cluster, by a ClusterRoleBinding; its namespace is empty here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ def kinds(documents: Iterable[Object], kind: str) -> list[Object]:
 
 
 def grants(role: Object) -> set[Grant]:
-    """All that a Role grants."""
+    """All that a Role, or a ClusterRole, grants."""
     assert role["apiVersion"] == f"{_GROUP}/v1"
     found = set()
     for rule in role["rules"]:
@@ -68,7 +68,7 @@ def grants(role: Object) -> set[Grant]:
                 for verb in rule["verbs"]:
                     assert "*" not in (group, resource, subresource, verb), rule
                     for name in rule.get("resourceNames", [""]):
-                        namespace = role["metadata"]["namespace"]
+                        namespace = role["metadata"].get("namespace", "")
                         found.add(Grant(namespace, verb, group, resource, subresource, name))
     return found
 
@@ -76,18 +76,23 @@ def grants(role: Object) -> set[Grant]:
 def rules_of(
     documents: Sequence[Object], kind: str, name: str, namespace: str = ""
 ) -> list[tuple[str, Object]]:
-    """The rules that a subject has by its RoleBindings, each with the namespace it is for."""
-    roles = {(r["metadata"]["namespace"], r["metadata"]["name"]): r for r in documents
-             if r["kind"] == "Role"}  # fmt: skip
+    """The rules that a subject has by its bindings, each with the namespace it is for."""
     found = []
-    for binding in kinds(documents, "RoleBinding"):
-        where, reference = binding["metadata"]["namespace"], binding["roleRef"]
-        assert (reference["apiGroup"], reference["kind"]) == (_GROUP, "Role")
-        if any(_is(subject, kind, name, namespace) for subject in binding["subjects"]):
-            # A binding to a role that is not there grants nothing.
-            role = roles[where, reference["name"]]
-            found += [(where, rule) for rule in role["rules"]]
+    for prefix in ("", "Cluster"):
+        roles = {_key(role): role for role in kinds(documents, f"{prefix}Role")}
+        for binding in kinds(documents, f"{prefix}RoleBinding"):
+            reference = binding["roleRef"]
+            assert (reference["apiGroup"], reference["kind"]) == (_GROUP, f"{prefix}Role")
+            if any(_is(subject, kind, name, namespace) for subject in binding["subjects"]):
+                where = binding["metadata"].get("namespace", "")
+                # A binding to a role that is not there grants nothing.
+                role = roles[where, reference["name"]]
+                found += [(where, rule) for rule in role["rules"]]
     return found
+
+
+def _key(role: Object) -> tuple[str, str]:
+    return role["metadata"].get("namespace", ""), role["metadata"]["name"]
 
 
 def _is(subject: Object, kind: str, name: str, namespace: str) -> bool:

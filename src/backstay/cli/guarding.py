@@ -46,7 +46,7 @@ def guarding(function: F) -> F:
         ),
         click.option(
             "--lease-namespace",
-            default="backstay",
+            default="backstay-okd",
             show_default=True,
             metavar="NAMESPACE",
             help="Where the Lease lies that keeps two hosts from backing up at once.",

@@ -28,7 +28,7 @@ from backstay.kubeapi.resource import LEASES
 
 #: One for each cluster: it lies in the cluster's own API.
 NAME = "backstay-okd"
-NAMESPACE = "backstay"
+NAMESPACE = "backstay-okd"
 ANNOTATION = "backstay.dev/last-backup"
 #: Seconds without a change after which a holder is dead.
 DURATION = 30
