@@ -20,7 +20,7 @@ from backstay.kinds.okd.static_pods import KUBERNETES, PODS, REVISION_FILE
 from kit import okd_api
 from kit.cli import Cli
 from kit.kubeserver import KubeServer
-from kit.okd_host import OkdHost, okd_etcd
+from kit.okd_host import OkdHost
 from kit.rbac import Grant, grants, held_to, kinds, parse, read, recorded, rules_of
 
 ROOT = Path(__file__).parents[2]
@@ -83,12 +83,6 @@ def test_nothing_is_listed_or_deleted_and_no_secret_is_read():
 
 
 # The table and the calls: the CronJobs' own command lines, by who has just these roles
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory):
-    with okd_etcd(tmp_path_factory.mktemp("etcd")) as etcd:
-        yield etcd
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from backstay.cli.connect import StoreOptions, spool_directory, store_access
 from backstay.cli.options import F
 from backstay.cli.values import Duration, FilePath
 from backstay.closing import Closing
+from backstay.errors import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,14 +73,27 @@ class Asking(Closing):
         self._guarding: Guarding | None = None
         self.rules = _rules(more, output_dir)
         self._named = more["cluster"]
+        self._force = bool(more.get("force"))
         self.api, self.cluster = open_api(more["kubeconfig"], more["context"], host_root)
 
     @property
     def proxies(self) -> "Proxies":
-        """Those that lead to the stores: the environment's, else the cluster's own."""
-        from backstay.kinds.okd.guards import proxies
+        """Those that lead to the stores: the environment's, else the cluster's own.
 
-        return proxies(self.cluster, self.rules.environment)
+        Raises:
+            RefusedError: one can't be used; with `--force` none is used then.
+        """
+        from backstay.client.proxy import Proxies
+        from backstay.kinds.okd import guards
+        from backstay.report import Verdict
+
+        rules = self.rules
+        answer = guards.proxy(self.cluster, rules.environment, rules.servers)
+        if answer.verdict is not Verdict.FAIL:
+            return guards.proxies(self.cluster, rules.environment)
+        if not self._force:
+            raise RefusedError(f"proxy: {answer.detail}", "or go without by --force")
+        return Proxies()
 
     def guards(
         self, host: "Host", repository: "Repository | None", report: "Report"
