@@ -116,7 +116,7 @@ def test_promise_4_an_operator_that_does_not_say(status):
     silent = Operator(name="etcd", progressing=Condition(status=status))
     answer = guards.operators(replace(cluster, operators=cluster.operators | {"etcd": silent}))
     assert answer.verdict is UNKNOWN
-    assert "etcd (Progressing is" in answer.detail
+    assert "not known of etcd: Progressing is" in answer.detail
 
 
 def test_promise_4_an_operator_that_could_not_be_read():
@@ -124,8 +124,12 @@ def test_promise_4_an_operator_that_could_not_be_read():
     others = {it: found for it, found in cluster.operators.items() if it != "etcd"}
     answer = guards.operators(replace(cluster, operators=others, gaps={"etcd": "403, not you"}))
     assert answer.verdict is UNKNOWN
-    assert "etcd (403, not you)" in answer.detail
-    assert guards.operators(DARK).verdict is UNKNOWN
+    assert "not known of etcd: 403, not you" in answer.detail
+    dark = guards.operators(DARK)
+    assert dark.verdict is UNKNOWN
+    # One reason is told once.
+    assert dark.detail.count("no API at hand") == 1
+    assert ", ".join(OPERATORS) in dark.detail
 
 
 def test_one_that_progresses_counts_for_more_than_one_that_is_silent():

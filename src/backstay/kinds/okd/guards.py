@@ -143,14 +143,14 @@ def operators(cluster: Cluster) -> Answer:
     One that is degraded, or not available, is told and refuses nothing: a backup is wanted most
     where something is broken.
     """
-    rolling, dark, notes = [], [], []
+    rolling, notes, dark = [], [], dict[str, list[str]]()
     for name in OPERATORS:
         found = cluster.operators.get(name)
         progressing = Condition() if found is None else found.progressing
         if progressing.status == "True":
             rolling.append(f"{name}{_reason(progressing)}")
         elif progressing.status != "False":
-            dark.append(f"{name} ({_why(cluster, name, progressing)})")
+            dark.setdefault(_why(cluster, name, progressing), []).append(name)
         if found is not None and found.degraded.status == "True":
             notes.append(f"{name} is degraded{_reason(found.degraded)}")
         if found is not None and found.available.status == "False":
@@ -162,9 +162,10 @@ def operators(cluster: Cluster) -> Answer:
             f" back up then{more}"
         )
     if dark:
+        told = "; ".join(f"{', '.join(names)}: {why}" for why, names in dark.items())
         return unknown(
-            f"whether a rollout is in progress is not known of {', '.join(dark)}; reach the API"
-            f" with --kubeconfig{more}"
+            f"whether a rollout is in progress is not known of {told}; reach the API with"
+            f" --kubeconfig{more}"
         )
     return passed(f"none of {', '.join(OPERATORS)} is progressing{more}")
 

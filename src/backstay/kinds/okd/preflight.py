@@ -145,7 +145,7 @@ class _Look:
     def _circumstances(self) -> Circumstances:
         plan = self._plan
         running, named = self._known()
-        data, api = self._opened.data, plan.api
+        api = plan.api
         return Circumstances(
             cluster=plan.cluster,
             running=running,
@@ -156,7 +156,7 @@ class _Look:
             rooms=self._rooms,
             window=plan.rules.window,
             least=plan.rules.least,
-            backups=(lambda: Backups.of(data, named)) if data is not None and named else None,
+            backups=None if plan.data is None else lambda: self._backups(named),
             stored=plan.rules.output_dir is None,
             turn=None if api is None else lambda: looked(api, plan.rules),
             lease=plan.rules.lease,
@@ -174,6 +174,13 @@ class _Look:
         except BackstayError as error:
             self._report.warn(str(error))
         return known.release.running if known.release is not None else "", named
+
+    def _backups(self, named: str) -> Backups:
+        if self._opened.data is None:
+            raise NotVerifiedError("the repository could not be opened: see there")
+        if not named:
+            raise NotVerifiedError("the cluster's name is not known", "name it with --cluster")
+        return Backups.of(self._opened.data, named)
 
     def _certificates(self) -> Sequence[Dated]:
         return host_certificates(self.host.tree, self.pods) if self.host is not None else ()
