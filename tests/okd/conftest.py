@@ -1,7 +1,9 @@
 import pytest
 
+from kit import okd_pair
 from kit.cli import Cli
 from kit.okd_host import OkdHost, okd_etcd
+from kit.okd_places import Places
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,17 @@ def cli(tmp_path):
         cli("init", "--repo", url, "--role", role, "--recipient", recipient)
         cli.variables["BACKSTAY_REPO" if role == "data" else "BACKSTAY_KEYS_REPO"] = url
     return cli
+
+
+@pytest.fixture(scope="session")
+def okd_data(tmp_path_factory):
+    """A snapshot file of an OKD cluster's etcd."""
+    folder = tmp_path_factory.mktemp("okd-etcd")
+    with okd_pair.okd_etcd(folder) as etcd:
+        return okd_pair.snapshot_of(etcd, folder)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Two repositories in directories, and the program that knows them."""
+    return Places.make(tmp_path)

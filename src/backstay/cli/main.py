@@ -30,6 +30,7 @@ COMMANDS = {
     "drill": ("drill", "Restore a backup into a throw-away etcd and compare."),
     "export": ("export", "Write a backup as a stock snapshot file."),
     "restore": ("restore", "Restore a backup."),
+    "import": ("importing", "Take in backups that other tools made."),
     "resume": ("resume", "Put a quiesced control plane back."),
     "status": ("status", "Print what `etcdutl snapshot status` prints."),
     "hashkv": ("hashkv", "Print what the HashKV call would answer, from the file alone."),

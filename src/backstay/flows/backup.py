@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 
@@ -49,11 +50,13 @@ class Options:
         cluster: the cluster's name.
         spool_dir: where the snapshots lie meanwhile.
         sealing: how hard to compress.
+        taken_at: when the snapshot was taken, where that was before the backup began; aware.
     """
 
     cluster: str
     spool_dir: Path
     sealing: Sealing = field(default_factory=Sealing)
+    taken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ class _Making:
             id=str(self.run.backup(first.revision)),
             cluster=self.run.cluster,
             kind=kind,
-            taken_at=self.run.began,
+            taken_at=self.options.taken_at or self.run.began,
             snapshots=tuple(one.snapshot for one in looked),
             objects=(*(one.stored for one in looked), *documents),
             recipients=config.recipients,
