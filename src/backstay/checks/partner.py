@@ -5,6 +5,7 @@ so has the header of the keyring: what was swapped is found without opening anyt
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backstay.checks.question import Answer, failed, passed, unknown
@@ -87,36 +88,58 @@ def inside(okd: OkdEntry, archive: PodArchive, configuration: str) -> Answer:
     return passed(f"static pod resources opened, {archive.members} members: {pods}")
 
 
-def certificates(archive: PodArchive, now: datetime) -> Answer:
-    """Are the certificates in the archive still good?
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """How long the certificates of an archive are good.
 
-    A component that is restored shows them until its operator has made new ones, and nodes
-    refuse what has run out. In a bundle of authorities old ones may stand beside good ones.
+    Attributes:
+        count: how many there are.
+        ended: what has run out: each file, whose, and when.
+        soon: what runs out before long.
+    """
+
+    count: int
+    ended: tuple[str, ...] = ()
+    soon: tuple[str, ...] = ()
+
+
+def endings(archive: PodArchive, now: datetime) -> Endings:
+    """Look at the dates of the certificates in an archive.
+
+    In a bundle of authorities old ones may stand beside good ones: only what has none left counts.
 
     Args:
         archive: what was found in it.
         now: the time of day, aware.
     """
     ended, soon = [], []
-    count = 0
     for file in archive.certificates:
-        count += len(file.dates)
-        ends = [(dates.ends, dates.subject) for dates in file.dates]
-        end, subject = min(ends) if file.own else max(ends)
-        line = f"{file.path} ({subject}) until {end:%Y-%m-%d %H:%M:%SZ}"
-        if end < now:
+        choose = min if file.own else max
+        last = choose(file.dates, key=lambda dates: dates.ends)
+        path = file.path if file.path.isprintable() else ascii(file.path)
+        line = f"{path} ({last.subject}) at {last.ends:%Y-%m-%d %H:%M:%SZ}"
+        if last.ends < now:
             ended.append(line)
-        elif end < now + SOON:
+        elif last.ends < now + SOON:
             soon.append(line)
-    if ended:
-        return failed(f"{len(ended)} run out: {_listed(ended)}")
-    if not count:
+    count = sum(len(file.dates) for file in archive.certificates)
+    return Endings(count, tuple(sorted(ended)), tuple(sorted(soon)))
+
+
+def certificates(found: Endings) -> Answer:
+    """Are the certificates in the archive still good?
+
+    A component that is restored shows them until its operator has made new ones, and nodes
+    refuse what has run out.
+    """
+    if found.ended:
+        return failed(f"run out: {listed(found.ended)}")
+    if not found.count:
         return unknown("no certificate was found in the archive")
-    if soon:
-        return passed(f"{count} good, of which soon run out {len(soon)}: {_listed(soon)}")
-    return passed(f"{count} certificates, none has run out")
+    return passed(f"{found.count} certificates, none has run out")
 
 
-def _listed(lines: Sequence[str]) -> str:
+def listed(lines: Sequence[str]) -> str:
+    """Name some of many."""
     rest = len(lines) - _NAMED
-    return "; ".join([*sorted(lines)[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])
+    return "; ".join([*lines[:_NAMED], *([f"and {rest} more"] if rest > 0 else [])])

@@ -9,6 +9,7 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import subject_of
 from backstay.cli.restore_hosted import hosted
+from backstay.cli.restore_okd import okd
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
@@ -19,6 +20,7 @@ def command() -> None:
 
 
 command.add_command(hosted)
+command.add_command(okd)
 
 
 @command.command("etcd")

@@ -4,6 +4,7 @@ What stands where the directory is to appear stays as it is (promise 6). An empt
 that is there already, as a mount point is, is filled by renaming `member` into it.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,7 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.errors import AlreadyExistsError, BackstayError, SpaceError
-from backstay.files import explained, free_space, is_there, rename_new, sync_tree
+from backstay.files import (
+    explained,
+    free_space,
+    is_there,
+    rename_new,
+    sync_directory,
+    sync_tree,
+)
 
 #: A new filesystem has this directory; it makes a mount point no less empty.
 _NOT_COUNTED = "lost+found"
@@ -151,6 +159,39 @@ def publish(built: Path, target: Target) -> None:
         rename_new(built / MEMBER, target.path / MEMBER)
     else:
         rename_new(built, target.path)
+
+
+def publish_whole(built: Path, target: Target) -> None:
+    """Let a built directory appear at its place in one step, also where an empty one stands.
+
+    Args:
+        built: the finished directory, inside the private one, which lies beside the target.
+        target: where it is to appear.
+
+    Raises:
+        AlreadyExistsError: something came to stand there meanwhile; it stays.
+        BackstayError: the target is a mount point, which can't be replaced.
+    """
+    with explained(built):
+        _keep_private(built)
+        _hand_over(built, target.path.parent)
+        sync_tree(built)
+    if not target.exists:
+        rename_new(built, target.path)
+        return
+    try:
+        # Of directories, rename(2) replaces an empty one only.
+        built.rename(target.path)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise AlreadyExistsError(
+                f"{target.path} is not empty", "nothing was changed"
+            ) from error
+        raise BackstayError(
+            f"{target.path}: {error.strerror}", "name a directory that does not exist yet"
+        ) from error
+    with explained(target.path):
+        sync_directory(target.path.parent)
 
 
 def _keep_private(built: Path) -> None:
