@@ -1,5 +1,6 @@
 """A repository for data, one for keys, and the program: what OKD's commands work with."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +20,30 @@ class Places:
     @classmethod
     def make(cls, root: Path) -> "Places":
         """Make both repositories; commands know them, and the identity."""
-        home, spool = root / "home", root / "spool"
-        home.mkdir()
-        spool.mkdir()
-        cli = Cli(home)
-        recipient = cli("keygen", "-o", "identity.txt", "--json").json["recipient"]
-        cli.variables |= {
+        for name in ("home", "spool"):
+            (root / name).mkdir()
+        made = cls.at(root)
+        recipient = made.cli("keygen", "-o", "identity.txt", "--json").json["recipient"]
+        made.cli("init", "--recipient", recipient)
+        made.cli("init", "--role", "keys", "--repo", made.keys_url, "--recipient", recipient)
+        return made
+
+    @classmethod
+    def at(cls, root: Path) -> "Places":
+        """Know those that are there."""
+        variables = {
             "BACKSTAY_REPO": f"file://{root}/data",
             "BACKSTAY_KEYS_REPO": f"file://{root}/keys",
-            "BACKSTAY_IDENTITY": str(home / "identity.txt"),
-            "BACKSTAY_SPOOL_DIR": str(spool),
+            "BACKSTAY_IDENTITY": str(root / "home" / "identity.txt"),
+            "BACKSTAY_SPOOL_DIR": str(root / "spool"),
         }
-        cli("init", "--recipient", recipient)
-        cli("init", "--role", "keys", "--repo", f"file://{root}/keys", "--recipient", recipient)
-        return cls(cli, root)
+        return cls(Cli(root / "home", variables), root)
+
+    def copy(self, root: Path) -> "Places":
+        """Make the same somewhere else."""
+        for name in ("home", "spool", "data", "keys"):
+            shutil.copytree(self.root / name, root / name)
+        return self.at(root)
 
     @property
     def data(self) -> Repository:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from kit import okd_pair
@@ -41,7 +43,35 @@ def okd_data(tmp_path_factory):
         return okd_pair.snapshot_of(etcd, folder)
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, okd_data):
+    """Two repositories with a backup that was made of a pair, and its ID; not to be changed."""
+    root = tmp_path_factory.mktemp("made")
+    places = Places.make(root)
+    okd_pair.write_pair(root / "assets", okd_data)
+    return places, places.imported(root / "assets")
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory):
+    """Two repositories without a backup; not to be changed."""
+    return Places.make(tmp_path_factory.mktemp("empty"))
+
+
 @pytest.fixture
-def places(tmp_path):
-    """Two repositories in directories, and the program that knows them."""
-    return Places.make(tmp_path)
+def places(request, tmp_path):
+    """Two repositories in directories, and the program that knows them.
+
+    They have a backup where the test asks for that, too.
+    """
+    if "backup" not in request.fixturenames:
+        return request.getfixturevalue("empty").copy(tmp_path)
+    source, _ = request.getfixturevalue("made")
+    shutil.copytree(source.root / "assets", tmp_path / "assets")
+    return source.copy(tmp_path)
+
+
+@pytest.fixture
+def backup(places, made):
+    """The ID of a backup of a pair, in `places`; the pair is in `assets`."""
+    return made[1]
