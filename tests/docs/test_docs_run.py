@@ -126,6 +126,18 @@ def rendered(world):
     return stream.getvalue()
 
 
+def okd_backup(cli, tmp_path, recipient):
+    """A backup of an OKD control plane; gives the pair that it was made of, and where keys are."""
+    from kit import fixtures, okd_pair
+
+    content = okd_pair.files(configuration=None)
+    pair = okd_pair.write_pair(tmp_path / "assets", fixtures.data("kube-plain"), content=content)
+    keys = f"file://{tmp_path}/keys"
+    cli("init", "--role", "keys", "--repo", keys, "--recipient", recipient)
+    cli("import", tmp_path / "assets", "--keys-repo", keys, "--cluster", "okd-prod")
+    return pair, tmp_path / "keys"
+
+
 def test_promise_2_restoring_by_hand(tmp_path, etcd, programs):
     cli = Cli(tmp_path, etcd_variables(etcd, tmp_path / "pki"))
     home = tmp_path / "home"
@@ -135,8 +147,13 @@ def test_promise_2_restoring_by_hand(tmp_path, etcd, programs):
     cli.variables["BACKSTAY_REPO"] = f"file://{repository}"
     cli("init", "--recipient", recipient)
     manifest = cli("backup", "etcd", "--cluster", "prod", "--json").json
-    run("docs/by-hand.md", tmp_path, programs, {"REPOSITORY": str(repository)}, {})
+    pair, keys = okd_backup(cli, tmp_path, recipient)
+    variables = {"REPOSITORY": str(repository), "KEYS_REPOSITORY": str(keys)}
+    run("docs/by-hand.md", tmp_path, programs, variables, {})
     assert (home / "restored-by-hand" / "member").is_dir()
+    for file in (pair.snapshot, pair.archive):
+        assert (home / "pair" / file.name).read_bytes() == file.read_bytes()
+        assert (home / "pair" / file.name).stat().st_mode & 0o077 == 0
     import hashlib
 
     found = hashlib.sha256((home / "snapshot.db").read_bytes()).hexdigest()

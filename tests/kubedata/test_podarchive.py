@@ -60,11 +60,8 @@ def test_what_gnu_tar_makes_is_read(real):
 
 @pytest.mark.parametrize("form", ["gnu", "pax", "ustar", "posix"])
 def test_each_form_of_tar_is_read_long_names_too(tmp_path, form):
-    deep = (
-        FOLDER
-        + "/"
-        + "/".join(["a-long-name-of-a-folder-that-nobody-likes"] * (2, 5)[form != "ustar"])
-    )
+    depth = 2 if form == "ustar" else 5
+    deep = "/".join([FOLDER, *["a-long-name-of-a-folder-that-nobody-likes"] * depth])
     content = files(more={f"{deep}/tls.crt": Authority.make("long-name").pem})
     found = read(write_tar(tmp_path / "a.tar.gz", content, f"--format={form}").read_bytes())
     assert found.static_pods["etcd"] == (3,)
