@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 
 import pytest
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from backstay.client.etcd import Etcd as Client
 from kit import okd_pair
 from kit.certificates import Authority, days
+from kit.dying import run_killed
 from kit.etcd import Etcd
 from kit.kubeserver import KubeServer
 from kit.okd_pair import INFRASTRUCTURE, NODE, STAMP, VERSION, files, write_pair
@@ -284,3 +286,32 @@ def test_a_file_and_a_missing_repository_for_keys_are_misuse(places, backup, tmp
     words = ("--output-dir", tmp_path / "x")
     places.cli("restore", "okd", "./snapshot.db", *words, expect=2)
     places.cli("restore", "okd", backup, *words, expect=2, BACKSTAY_KEYS_REPO="")
+
+
+def test_promise_6_whenever_it_is_killed_nothing_or_all_is_there(places, backup, tmp_path):
+    """Killed at each name that it makes and each file that it brings to the disk."""
+    moment, code = 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        moment += 1
+        target = tmp_path / f"restored-{moment}"
+        code = killed_at(places, moment, backup, target)
+        if target.exists():
+            assert sorted(os.listdir(target)) == sorted(os.listdir(tmp_path / "assets"))
+        else:
+            assert code == -signal.SIGKILL
+    assert code == 0
+    assert moment > 5
+    # What the killed ones left goes with the next run to the same place.
+    left = [path.name for path in tmp_path.glob(".restored-*")]
+    assert left
+    for number in range(1, moment):
+        if not (tmp_path / f"restored-{number}").exists():
+            restore(places, backup, directory=tmp_path / f"restored-{number}")
+    # One that is killed when all is in place leaves its own directory, and nothing in it.
+    assert not any(list(path.iterdir()) for path in tmp_path.glob(".restored-*"))
+
+
+def killed_at(places, moment, backup, target):
+    """Run it in a process of its own, killed before its n-th step to the disk; gives its end."""
+    words = ("restore", "okd", backup, "--output-dir", target, "--version", VERSION)
+    return run_killed(places.cli.variables, words, moment)

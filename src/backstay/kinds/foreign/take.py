@@ -28,6 +28,7 @@ from backstay.errors import (
 from backstay.flows import backup as flow
 from backstay.flows.companion import Alone, Companion
 from backstay.flows.examine import look_into
+from backstay.flows.sweeping import sweep_keys
 from backstay.kinds.foreign.names import CLUSTER_BACKUP
 from backstay.kinds.foreign.scan import Candidate, Scan, open_inside
 from backstay.kinds.foreign.source import FileSource, status_of
@@ -154,6 +155,8 @@ class Importer:
             SpaceError: a disk is full.
         """
         self.check_places(found)
+        if self.repository and self.keys and not self.options.dry_run:
+            sweep_keys(self.repository, self.keys, self.report)
         for one in found.candidates:
             yield self.take(one)
         for passed in found.passed:
