@@ -111,6 +111,29 @@ def test_hosted_control_planes(tmp_path, server, programs):
     assert (home / "look" / "member").is_dir()
 
 
+def test_okd_control_planes(tmp_path, server, programs):
+    from kit.kubeserver import KubeServer
+    from kit.okd_api import okd_api
+    from kit.okd_host import OkdHost, okd_etcd
+
+    with okd_etcd(tmp_path / "etcd") as etcd, KubeServer.start(tmp_path / "kube") as kube:
+        okd_api(kube)
+        host = OkdHost.make(tmp_path / "host", etcd)
+        client = (host.resources("kube-apiserver") / "secrets/client/tls.crt").relative_to(host.root)
+        host.write(str(client), etcd.tls.client.certificate)
+        replaced = {
+            "s3://backups/okd": "s3://backups/docs-okd",
+            "s3://backup-keys/okd": f"file://{tmp_path}/keys",
+            "--host-root /host": f"--host-root {host.root}",
+            "/home/core/assets/backup": str(tmp_path / "backup"),
+        }
+        variables = {**server.environment, "KUBECONFIG": str(kube.kubeconfig)}
+        home = run("docs/okd.md", tmp_path, programs, variables, replaced)
+    left = [sorted(it.name.partition("_")[0] for it in folder.iterdir()) for folder in
+            (home / "restore", tmp_path / "backup")]  # fmt: skip
+    assert left == [["snapshot", "static"]] * 2
+
+
 def rendered(world):
     """What `hcp create cluster ... --render` prints: no Secrets, no URL."""
     import io

@@ -38,9 +38,9 @@ from backstay.flows.fetch import BackupSubject
 from backstay.flows.keyring import Known, prove
 from backstay.flows.partner import Partner
 from backstay.kinds.foreign.names import is_pair
-from backstay.kinds.hosted.steps import Step
 from backstay.kinds.okd.cluster import VERSION, parse_release
 from backstay.kinds.okd.restore_steps import restore_steps
+from backstay.kinds.step import Step
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import CLUSTER_VERSIONS
 from backstay.kubedata.configuration import parse_configuration

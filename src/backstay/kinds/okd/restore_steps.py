@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from backstay.kinds.hosted.steps import Step
+from backstay.kinds.step import Step
 from backstay.mvcc.membership import Member
 from backstay.repo.manifest import OkdEntry
 
