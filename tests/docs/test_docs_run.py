@@ -119,7 +119,9 @@ def test_okd_control_planes(tmp_path, server, programs):
     with okd_etcd(tmp_path / "etcd") as etcd, KubeServer.start(tmp_path / "kube") as kube:
         okd_api(kube)
         host = OkdHost.make(tmp_path / "host", etcd)
-        client = (host.resources("kube-apiserver") / "secrets/client/tls.crt").relative_to(host.root)
+        client = (host.resources("kube-apiserver") / "secrets/client/tls.crt").relative_to(
+            host.root
+        )
         host.write(str(client), etcd.tls.client.certificate)
         replaced = {
             "s3://backups/okd": "s3://backups/docs-okd",

@@ -240,7 +240,9 @@ def refusal(answer: Answer, what: str, server: str) -> KubeError:
     if answer.status == 401:
         return KubeLoginError(text, "log in again, or name another --kubeconfig or --context")
     if answer.status == 403:
-        return KubeForbiddenError(text, "ask for that right: docs/hosted.md has the roles")
+        return KubeForbiddenError(
+            text, "ask for that right: docs/hosted.md and docs/okd.md have the roles"
+        )
     if answer.status == 404:
         return KubeNotFoundError(text)
     if answer.status in {409, 410}:
