@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from backstay.client.etcd import Etcd as Client
 from kit import okd_pair
 from kit.certificates import Authority, days
-from kit.dying import run_killed
+from kit.disk_steps import run_killed
 from kit.etcd import Etcd
 from kit.kubeserver import KubeServer
 from kit.okd_pair import INFRASTRUCTURE, NODE, STAMP, VERSION, files, write_pair

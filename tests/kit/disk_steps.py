@@ -13,7 +13,7 @@ _PRELOADED = [
     "backstay.cli.restore_okd",
     "backstay.flows.partner",
     "backstay.kinds.okd.restore",
-    "kit.dying",
+    "kit.disk_steps",
 ]
 
 
