@@ -85,7 +85,7 @@ def okd_etcd(folder: Path, fixture: str = ENCRYPTED, *, told: bool = True) -> It
     """Start an etcd with a real kube-apiserver's data, and what an OKD cluster says of itself."""
     folder.mkdir(parents=True, exist_ok=True)
     address, authority = loopback(), Authority.make("etcd-signer")
-    serving = authority.issue(f"etcd-serving-{NODE}", hosts=(address, "localhost"))
+    serving = authority.issue(f"etcd-serving-{NODE}", hosts=(address, "localhost", "127.0.0.1"))
     peer = authority.issue(f"etcd-peer-{NODE}", hosts=(address, "localhost"))
     restored(fixtures.write(fixture, folder), folder)
     etcd = HostEtcd._new(
