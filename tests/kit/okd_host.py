@@ -178,6 +178,7 @@ class OkdHost:
         self.write(f"{folder}/{name}-pod.yaml", manifest(name, revision))
         self.write(f"{folder}/configmaps/{name}-pod/version", f"{revision}")
         self.write(f"{folder}/configmaps/config/config.yaml", '{"kind":"Config"}\n' * revision)
+        self.write(f"{folder}/secrets/client/tls.crt", self.etcd.tls.client.certificate, 0o600)
         self.write(f"{folder}/secrets/client/tls.key", f"a key of {name}, {revision}\n", 0o600)
         (self.root / folder / "secrets/client").chmod(0o700)
         if name == "kube-apiserver":

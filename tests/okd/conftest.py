@@ -4,6 +4,8 @@ import pytest
 
 from kit import okd_pair
 from kit.cli import Cli
+from kit.kubeserver import KubeServer
+from kit.okd_api import okd_api
 from kit.okd_host import OkdHost, okd_etcd
 from kit.okd_places import Places
 
@@ -21,12 +23,20 @@ def host(tmp_path, etcd):
     return OkdHost.make(tmp_path / "host", etcd)
 
 
+@pytest.fixture(scope="session")
+def cluster_api(tmp_path_factory):
+    """The API of a cluster that is well."""
+    with KubeServer.start(tmp_path_factory.mktemp("okd-kube")) as kube:
+        okd_api(kube)
+        yield kube
+
+
 @pytest.fixture
-def cli(tmp_path):
-    """The program, with two repositories for what it backs up."""
+def cli(tmp_path, cluster_api):
+    """The program, with the API of a cluster and two repositories for what it backs up."""
     home = tmp_path / "home"
     home.mkdir()
-    cli = Cli(home)
+    cli = Cli(home, {"KUBECONFIG": str(cluster_api.kubeconfig)})
     recipient = cli("keygen", "-o", "identity.txt", "--json").json["recipient"]
     for name, role in (("data", "data"), ("keys", "keys")):
         url = f"file://{tmp_path}/{name}"

@@ -159,7 +159,8 @@ def test_an_unreadable_file_is_named(host, tmp_path):
     path.parent.chmod(0o755)
     for name in PODS:
         (host.resources(name) / "secrets/client").chmod(0o755)
-        (host.resources(name) / "secrets/client/tls.key").chmod(0o644)
+        for file in (host.resources(name) / "secrets/client").iterdir():
+            file.chmod(0o644)
     host.encryption_config.chmod(0o644)
     path.chmod(0)
     with HostTree(host.root) as tree, unprivileged():
@@ -219,7 +220,7 @@ def test_an_installer_at_work_is_noticed(host, tmp_path):
 
     def work():
         number = 0
-        while not stop.is_set() and number < 400:
+        while not stop.is_set() and number < 100:
             number += 1
             folder = str(host.resources("kube-scheduler").relative_to(host.root))
             host.write(f"{folder}/secrets/client/tls.key", f"{number}\n" * number, 0o600)

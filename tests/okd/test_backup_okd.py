@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from contextlib import contextmanager
 
 import pytest
 
@@ -78,7 +79,7 @@ def test_the_snapshot_goes_to_the_one_and_the_tar_to_the_other(host, cli):
     manifest = cli(*words(host, "--json")).json
     assert (manifest["cluster"], manifest["kind"]) == (INFRASTRUCTURE, "okd")
     assert set(verdicts(manifest).values()) == {"PASS"}
-    assert {"transfer", "stored", "structure", "content", "keys", "partner"} == set(
+    assert {"transfer", "stored", "structure", "content", "keys", "partner"} < set(
         verdicts(manifest)
     )
     okd = manifest["okd"]
@@ -186,10 +187,11 @@ def test_the_clusters_name_must_be_known(cli, tmp_path):
     with okd_etcd(tmp_path / "etcd", "kube-plain", told=False) as etcd:
         host = OkdHost.make(tmp_path / "host", etcd, "kube-plain")
         before = all_files(cli)
-        done = cli(*words(host), expect=1)
+        done = cli(*words(host), expect=1, KUBECONFIG="")
         assert "--cluster" in done.err
         assert all_files(cli) == before
-        manifest = cli(*words(host, "--cluster", "lab", "--json")).json
+        alone = words(host, "--cluster", "lab", "--json", "--force")
+        manifest = cli(*alone, expect=4, KUBECONFIG="").json
     assert manifest["cluster"] == "lab"
     assert verdicts(manifest)["keys"] == "PASS"
     assert opened(cli)[0].encryption_configuration == ""
@@ -272,11 +274,12 @@ def test_a_rollout_during_the_tar_is_in_the_backup(host, cli):
 class ForgetsTars(FileStore):
     """A store that says that it has a tar, and has none."""
 
-    def put(self, path, *arguments, **more):
-        found = super().put(path, *arguments, **more)
+    @contextmanager
+    def writer(self, path):
+        with super().writer(path) as file:
+            yield file
         if ".tar." in path:
             self.delete(path)
-        return found
 
 
 def test_a_store_that_loses_the_tar_makes_no_backup(host, cli):
