@@ -142,6 +142,15 @@ def test_an_encryption_configuration_that_is_no_file_is_named(host, tmp_path):
     assert str(path) in caught.value.what
 
 
+def test_what_is_too_large_is_named_and_not_written(host, tmp_path):
+    path = host.resources("etcd") / "large"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(BackstayError, match="more than") as caught:
+        Taken(host, tmp_path)
+    assert str(path) in caught.value.what
+
+
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 def test_what_does_not_belong_there_is_named_and_hangs_nobody(host, tmp_path, kind):
     path = host.resources("etcd") / "secrets" / kind
@@ -215,7 +224,7 @@ def test_a_rollout_that_does_not_end_is_an_error(host, tmp_path):
 def test_an_installer_at_work_is_noticed(host, tmp_path):
     """Files are replaced, directories come: what is taken in the end is what is there."""
     big = host.resources("etcd") / "secrets/big"
-    big.write_bytes(random.Random(2).randbytes(8 << 20))
+    big.write_bytes(random.Random(2).randbytes(1 << 20))
     stop = threading.Event()
 
     def work():

@@ -213,6 +213,13 @@ def test_both_repositories_must_be_two_places(host, cli):
     assert all_files(cli) == before
 
 
+def test_a_tar_that_would_write_elsewhere_when_it_is_unpacked_fails_the_backup(host, cli):
+    (host.resources("etcd") / "secrets/out").symlink_to("/etc/shadow")
+    manifest = cli(*words(host, "--json"), expect=3).json
+    assert verdicts(manifest)["partner"] == "FAIL"
+    cli("show", f"{INFRASTRUCTURE}/latest", expect=1)
+
+
 @pytest.mark.parametrize("gone", ["BACKSTAY_REPO", "BACKSTAY_KEYS_REPO"])
 def test_both_repositories_must_be_named(host, cli, gone):
     del cli.variables[gone]

@@ -12,7 +12,13 @@ import pytest
 
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
-from backstay.errors import AlreadyExistsError, BackstayError, RefusedError, SpaceError
+from backstay.errors import (
+    AlreadyExistsError,
+    BackstayError,
+    CheckFailedError,
+    RefusedError,
+    SpaceError,
+)
 from backstay.flows.spool import MARGIN
 from backstay.kinds.okd.cluster import Cluster
 from backstay.kinds.okd.host import open_host
@@ -94,7 +100,7 @@ def test_as_json_it_is_one_document(host, cli, out):
     assert (document["snapshot"], document["archive"]) == (str(snapshot), str(archive))
     assert document["status"] == json.loads(status_of(snapshot))
     assert verdicts(document)["keys"] == "PASS"
-    assert {"transfer", "structure", "content", "keys"} <= set(verdicts(document))
+    assert {"transfer", "structure", "content", "keys", "partner"} <= set(verdicts(document))
     okd = document["okd"]
     assert okd["infrastructure"] == INFRASTRUCTURE
     assert (okd["version"], okd["release_digest"]) == (VERSION, DIGEST)
@@ -232,6 +238,26 @@ def test_something_that_is_no_file_is_named_and_nothing_is_left(host, cli, out):
     os.mkfifo(path)
     done = cli(*words(host, out), expect=1)
     assert str(path) in done.err
+    assert os.listdir(out) == []
+
+
+def test_a_tar_that_would_write_elsewhere_when_it_is_unpacked_leaves_nothing(host, cli, out):
+    (host.resources("etcd") / "secrets/out").symlink_to("/etc/shadow")
+    done = cli(*words(host, out), expect=3)
+    assert "partner: " in done.err
+    assert "secrets/out -> /etc/shadow" in done.err
+    assert os.listdir(out) == []
+
+
+def test_a_tar_that_the_disk_changes_leaves_nothing(host, out):
+    def damage():
+        [path] = out.glob(".*/static*")
+        data = bytearray(path.read_bytes())
+        data[4:8] = b"date"
+        path.write_bytes(data)
+
+    with pytest.raises(CheckFailedError, match=r"partner: .* is not what was written to it"):
+        make(host, out, once("snapshot from", damage))
     assert os.listdir(out) == []
 
 

@@ -23,6 +23,7 @@ from backstay.errors import BackstayError, FormatError
 from backstay.files import explained
 from backstay.kinds.okd.hosttree import ChangedError, HostTree, Item
 from backstay.kinds.okd.static_pods import KUBERNETES, StaticPod, moved, running
+from backstay.kubedata.podarchive import MAX_UNPACKED
 from backstay.report import Report
 
 #: How often it is begun while the host changes.
@@ -30,6 +31,8 @@ TRIES = 3
 #: Below kube-apiserver's directory.
 ENCRYPTION = "secrets/encryption-config/encryption-config"
 _ENCRYPTION_LIMIT = 64 << 10
+#: That of gzip itself.
+_LEVEL = 6
 #: Where the names of owners are: CoreOS has most of them in the second.
 _PASSWD = ("/etc/passwd", "/usr/lib/passwd")
 _GROUP = ("/etc/group", "/usr/lib/group")
@@ -158,11 +161,14 @@ class _Writer:
         self._linked: dict[tuple[int, int], str] = {}
         self._wanted = _encryption_of(pods)
         self._found: bytes | None = None
+        self._left = MAX_UNPACKED
 
     def write(self, sink: _Sink) -> bytes | None:
         """Write it; gives the EncryptionConfiguration, where there is one."""
         with (
-            gzip.GzipFile(filename="", mode="wb", fileobj=cast("BinaryIO", sink)) as packed,
+            gzip.GzipFile(
+                filename="", mode="wb", compresslevel=_LEVEL, fileobj=cast("BinaryIO", sink)
+            ) as packed,
             tarfile.open(
                 fileobj=packed,
                 mode="w|",
@@ -185,6 +191,13 @@ class _Writer:
                 )
             tar.addfile(info)
             return
+        self._left -= info.size
+        if self._left < 0:
+            raise BackstayError(
+                f"{self._tree.title(item.path)}: with it the static pod resources have more than"
+                f" {MAX_UNPACKED} bytes",
+                "does a large file lie there that belongs elsewhere",
+            )
         wanted = info.name == self._wanted
         if wanted and info.size > _ENCRYPTION_LIMIT:
             raise FormatError(

@@ -5,13 +5,14 @@ snapshot, and the host is looked at again: what a rollout has moved on meanwhile
 together, and is no backup.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO
 
 from backstay.checks import partner
 from backstay.checks.keys import NAME as KEYS
-from backstay.checks.question import Answer, ask
+from backstay.checks.question import Answer, ask, failed
 from backstay.clock import Clock
 from backstay.errors import BackstayError, FormatError
 from backstay.flows.companion import Kept
@@ -21,6 +22,7 @@ from backstay.kinds.okd.cluster import Cluster, Release
 from backstay.kinds.okd.host import Guarded, Host
 from backstay.kinds.okd.pair import PairNames
 from backstay.kinds.okd.static_pods import check_unmoved, etcd_revision
+from backstay.kubedata.podarchive import read_archive
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo import keyring as keyrings
 from backstay.repo.catalogue import Repository
@@ -28,7 +30,8 @@ from backstay.repo.keyring import Keyring
 from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import EtcdRevision, KeyringEntry, OkdEntry
 from backstay.repo.name import Run
-from backstay.report import Check, Report
+from backstay.repo.packing import Readable
+from backstay.report import Check, Report, Verdict
 
 _SHORT, _TEXT = 256, 4096
 
@@ -75,6 +78,22 @@ class Partner:
             return host_keys.prove_with(self.archived, snapshot, prove_all=self.prove_all)
 
         return ask(KEYS, question, self.clock)
+
+    def look_inside(self, file: Readable, okd: OkdEntry) -> Answer:
+        """Is a tar, read again, the one that was written, and does it hold what the host runs?
+
+        Args:
+            file: the tar, at its start.
+            okd: what is said of it.
+
+        Raises:
+            DamagedError: it can't be unpacked, or would write elsewhere than where it belongs.
+        """
+        hashed = _Hashed(file)
+        found = read_archive(hashed, okd.archive_name)
+        if hashed.digest.hexdigest() != self.archived.sha256:
+            return failed(f"{okd.archive_name} is not what was written to it")
+        return partner.inside(okd, found, _text(self.archived))
 
     def check_unmoved(self) -> None:
         """Hold the host to run what is in the tar.
@@ -173,7 +192,25 @@ class OkdCompanion:
         """Is the tar where a restore will look for it, and is it the one that was taken?"""
         keys = self.places.keys
         header = keyrings.find(keys, entry, run.backup(0)).header
-        return partner.saved(okd, header, keys.store, lambda _: None)
+        answer = partner.saved(okd, header, keys.store, lambda _: None)
+        if answer.verdict is not Verdict.PASS:
+            return answer
+        self.file.seek(0)
+        inside = self.partner.look_inside(self.file, okd)
+        return Answer(inside.verdict, f"{answer.detail}; {inside.detail}")
+
+
+class _Hashed:
+    """A source, and the digest of what was read of it."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        self.digest.update(data)
+        return data
 
 
 def _text(archived: Archived) -> str:

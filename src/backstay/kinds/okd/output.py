@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from backstay.checks.question import ask
+from backstay.checks.partner import NAME as PARTNER
+from backstay.checks.question import Answer, ask
 from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
@@ -114,10 +115,9 @@ def write_pair(
         _check_room(options.directory, source.choose(report))
         with new_file(folder / names.snapshot) as file:
             received = source.fetch(_Taken(file, options.directory), report)
-        revision = partner.revision()
-        status, checks = _examine(folder / names.snapshot, received, partner)
+        okd = partner.entry(moment, partner.revision())
+        status, checks = _examine(folder, okd, received, partner)
         partner.check_unmoved()
-        okd = partner.entry(moment, revision)
     return Written(
         snapshot=options.directory / names.snapshot,
         archive=options.directory / names.archive,
@@ -153,25 +153,31 @@ class _Taken:
 
 
 def _examine(
-    path: Path, received: Received, partner: Partner
+    folder: Path, okd: OkdEntry, received: Received, partner: Partner
 ) -> tuple[Status | None, tuple[Check, ...]]:
-    """Ask what a backup into a repository is asked, of the file that was written.
+    """Ask what a backup into a repository is asked, of the files that were written.
 
     Raises:
         CheckFailedError: the answer to one is no.
     """
-    with Snapshot.open(path) as snapshot:
+    with Snapshot.open(folder / okd.snapshot_name) as snapshot:
         found = look_into(snapshot, partner.clock, partner.report)
         keys = partner.check_keys(snapshot)
+
+    def inside() -> Answer:
+        path = folder / okd.archive_name
+        with explained(path), path.open("rb") as file:
+            return partner.look_inside(file, okd)
+
     came = ask(
         "transfer",
         lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
         partner.clock,
     )
-    checks = (came, *found.checks, keys)
+    checks = (came, *found.checks, keys, ask(PARTNER, inside, partner.clock))
     for check in checks:
         partner.report.judge(check)
     wrong = [f"{it.name}: {it.detail}" for it in checks if it.verdict is Verdict.FAIL]
     if wrong:
-        raise CheckFailedError(f"{'; '.join(wrong)}; nothing was written", "look at etcd")
+        raise CheckFailedError(f"{'; '.join(wrong)}; nothing was written", "find out why")
     return found.status, checks
