@@ -151,7 +151,7 @@ class HostTree(Closing):
                 while left and (piece := os.read(fd, min(left, 1 << 20))):
                     left -= len(piece)
                     yield piece
-                if left or os.read(fd, 1):
+                if left:
                     raise self._changed(path)
                 self._check_same(os.fstat(fd), item.facts, path)
             finally:
