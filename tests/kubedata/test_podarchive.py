@@ -183,6 +183,16 @@ def test_a_size_that_is_promised_takes_no_memory(kind):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
+def test_only_files_have_content(kind):
+    """What one program passes over another one takes for the next member."""
+    info = tarfile.TarInfo(f"{FOLDER}/x")
+    info.type, info.size, info.linkname = kind, 512, f"{FOLDER}/y"
+    data = info.tobuf(tarfile.GNU_FORMAT) + header(0, tarfile.REGTYPE, "../evil") + bytes(1024)
+    with pytest.raises(DamagedError, match="no file and has content"):
+        read(gzip.compress(data))
+
+
 def test_bounds(monkeypatch):
     good = (f"{FOLDER}/x", b"x")
     monkeypatch.setattr(podarchive, "MAX_MEMBERS", 3)

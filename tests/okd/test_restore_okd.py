@@ -174,6 +174,15 @@ def test_keys_that_do_not_open_the_data_are_refused(places, tmp_path, okd_data):
     assert (verdicts(done)["listed"], verdicts(done)["keys"]) == ("FAIL", "FAIL")
 
 
+def test_a_snapshot_without_a_sha256_is_none_that_the_scripts_take(places, tmp_path, okd_data):
+    write_pair(tmp_path / "assets", okd_data[:-32])
+    [one] = places.taken(tmp_path / "assets", expect=4)
+    done = restore(places, one["id"], expect=5)
+    assert "no SHA-256" in done.err
+    done = restore(places, one["id"], "--force")
+    assert verdicts(done)["transfer"] == "FAIL"
+
+
 def republish(places, backup, **fields):
     """A manifest by somebody who can write to the repository: the same objects, other words."""
     entry = places.data.find(backup)

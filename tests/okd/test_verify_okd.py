@@ -113,8 +113,9 @@ def test_promise_4_a_partner_that_cannot_be_asked_for_is_no_pass(places, backup,
 def test_a_backup_that_came_alone_could_not_be_verified(places, tmp_path, okd_data):
     write_pair(tmp_path / "alone", okd_data).archive.unlink()
     [one] = places.taken(tmp_path / "alone", expect=4)
-    done = places.cli("verify", one["id"], "--json", expect=4)
-    assert verdicts(done)["partner"] == "COULD NOT VERIFY"
+    for named in (True, False):
+        done = verify(places, one["id"], named=named, expect=4)
+        assert verdicts(done)["partner"] == "COULD NOT VERIFY"
 
 
 def test_the_archive_lacks_a_static_pod(places, tmp_path, okd_data):

@@ -1,5 +1,6 @@
 """The archive beside a keyring: sealed, bound to its header, and swept with it."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ from backstay.repo.keyring import Keyring, find, headers, load, of_runs, remove,
 from backstay.repo.name import Run
 from backstay.repo.stores.file import FileStore
 from kit import needs, openshift
-from kit.faulty_store import TOLD, FaultyStore
+from kit.faulty_store import TOLD, Fault, FaultyStore
 
 NOW = datetime(2026, 11, 20, 23, 10, tzinfo=UTC)
 DATA = "d" * 32
@@ -258,6 +259,20 @@ def test_promise_1_whatever_fails_it_is_listed_whole_or_not_at_all(local, identi
     sweep(local)
     left = {str(path.relative_to(local.store._root)) for path in files(local, ".zst.age")}
     assert left == whole
+
+
+def test_a_store_that_keeps_half_and_says_nothing_is_found(local, identities):
+    number, done = 0, False
+    while not done:
+        number += 1
+        store = FaultyStore(local.store, {number: Fault.SHORT})
+        # The reading at its end can be what is cut.
+        with contextlib.suppress(StoreError, DamagedError):
+            kept(Repository(store, local.config))
+            done = len(store.operations) < number
+        for saved in headers(local):
+            assert fetched(local, saved, identities) == TAR
+    assert number > 8
 
 
 def test_promise_1_an_archive_without_a_header_is_swept_when_it_is_old(local):

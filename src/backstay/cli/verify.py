@@ -152,9 +152,11 @@ def _saved(
         return None
     keys: BackupKeys | FileKeys
     if isinstance(found, BackupSubject):
-        if not named and found.entry.manifest.keyring is None:
+        manifest = found.entry.manifest
+        # An OKD backup that came without keys has its question for that: `partner`.
+        if manifest.keyring is None and (not named or manifest.okd is not None):
             return None
-        keys = BackupKeys(found.entry.manifest, opened, identities)
+        keys = BackupKeys(manifest, opened, identities)
     else:
         keys = FileKeys(opened, identities)
     if named:
