@@ -183,6 +183,11 @@ def test_a_snapshot_without_a_sha256_is_none_that_the_scripts_take(places, tmp_p
     assert verdicts(done)["transfer"] == "FAIL"
 
 
+def test_what_was_forced_at_the_backup_is_told_at_the_restore(places, backup):
+    republish(places, backup, forced=("rotation",))
+    assert "made past guards: rotation" in restore(places, backup).err
+
+
 def republish(places, backup, **fields):
     """A manifest by somebody who can write to the repository: the same objects, other words."""
     entry = places.data.find(backup)

@@ -165,6 +165,8 @@ class _Restoring:
     def run(self) -> Restored:
         okd = self.partner.okd
         check_names(okd, self.subject.name)
+        if okd.forced:
+            self.report.warn(f"this backup was made past guards: {', '.join(okd.forced)}")
         self.rule(LISTED, self._listed)
         self.rule(RELEASE, lambda: same_release(okd.version, self.options.running))
         found = datadir.look_at(self.options.output_dir)
