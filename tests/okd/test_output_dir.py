@@ -438,7 +438,8 @@ SLOWLY = ("--force", "--limit-rate", "1MiB/s")
 def begun(host, out, folder):
     """Start the program, and wait until a snapshot is on its way into the directory."""
     running = process.start(words(host, out, *SLOWLY), folder, ALONE)
-    process.wait_until(lambda: list(out.glob(".*.part/static*")))
+    process.wait_until(lambda: list(out.glob(".*.part/static*")) or running.poll(), 90)
+    assert running.poll() is None, running.communicate()
     return running
 
 
