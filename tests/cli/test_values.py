@@ -7,6 +7,7 @@ from backstay.cli.values import (
     MAX_DURATION,
     Duration,
     FilePath,
+    Rate,
     Size,
     parse_duration,
     parse_size,
@@ -102,3 +103,16 @@ def test_a_name_is_not_empty(tmp_path):
     assert FilePath().convert(str(tmp_path), None, None) == str(tmp_path)
     with pytest.raises(click.BadParameter, match="unset"):
         FilePath().convert("", None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("20MiB/s", 20 << 20), ("1500", 1500), ("2KB/s", 2000), (7, 7)]
+)
+def test_rates_are_sizes_a_second(text, rate):
+    assert Rate().convert(text, None, None) == rate
+
+
+@pytest.mark.parametrize("text", ["", "0", "0MiB/s", "fast", "5MiB/m", "-1", "/s"])
+def test_what_is_no_rate_is_refused(text):
+    with pytest.raises(click.UsageError, match="20MiB/s"):
+        Rate().convert(text, None, None)
