@@ -76,12 +76,12 @@ class Bench:
         with Client(replace(access, timeouts=timeouts), dialer) as client:
             return self.back_up_by(client, store)
 
-    def back_up_by(self, client, store=None, *listeners):
+    def back_up_by(self, client, store=None, *listeners, clock=CLOCK):
         """The same by a client that stays open: closing one takes a while."""
         used = Repository(store or self.store, self.repository.config)
         options = Options(cluster="prod", spool_dir=self.spool)
         report = Report(self.said.append, *listeners)
-        return backup([Part(NAME, EtcdSource(client))], used, options, clock=CLOCK, report=report)
+        return backup([Part(NAME, EtcdSource(client))], used, options, clock=clock, report=report)
 
     @property
     def listed(self) -> list[Entry]:

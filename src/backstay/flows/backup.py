@@ -4,7 +4,6 @@ Until the manifest is written nothing of it is a backup (promise 1). A thread se
 stream and reads back what the store has, while the snapshot that came is looked into.
 """
 
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError, RefusedError, StoreError
+from backstay.flows.ancestry import Past, look_back, tip_of, trace
 from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
@@ -28,7 +28,8 @@ from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.status import Status
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
-from backstay.repo.manifest import CheckEntry, Manifest, ObjectEntry, SnapshotEntry, figures
+from backstay.repo.lineage import Lineage, Stored
+from backstay.repo.manifest import CheckEntry, Manifest, ObjectEntry, SnapshotEntry, Tip, figures
 from backstay.repo.manifest import HashKV as HashKVEntry
 from backstay.repo.name import Run
 from backstay.repo.packing import Readable
@@ -124,7 +125,10 @@ def backup(
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run = Run.begin(options.cluster, clock.now())
-    making = _Making(repository, options, run, companion or Alone(), clock, report)
+    past = look_back(repository, options.cluster)
+    if past.trouble:
+        report.warn(f"not all that is stored could be looked at: {past.trouble}")
+    making = _Making(repository, options, run, past, companion or Alone(), clock, report)
     manifest = making.make(parts, during)
     repository.publish(manifest)
     _sweep(repository, report)
@@ -138,6 +142,7 @@ class _Making:
     repository: Repository
     options: Options
     run: Run
+    past: Past
     companion: Companion
     clock: Clock
     report: Report
@@ -193,9 +198,27 @@ class _Making:
             found = look_into(snapshot, self.clock, self.report)
             hashkv = hashkv_of(snapshot, found)
             own = self.companion.examine(snapshot)
+            index = _raft_index(snapshot) or received.source.raft_applied_index
+            before = self.past.snapshot(part.name)
+            lineage = trace(
+                None if before is None else Stored.of(before),
+                snapshot,
+                received,
+                raft_index=index,
+                sound=hashkv is not None,
+            )
+            tip = tip_of(snapshot) if hashkv else None
             kept = intake.kept(self.report)
-            path = kept.entry.path
-            entry = _entry(part.name, snapshot, found, hashkv, received=received, path=path)
+            entry = _entry(
+                part.name,
+                found,
+                hashkv,
+                received=received,
+                raft_index=index,
+                lineage=lineage,
+                tip=tip,
+                path=kept.entry.path,
+            )
         came = ask(
             "transfer",
             lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
@@ -250,11 +273,13 @@ def _seal(
 
 def _entry(
     name: str,
-    snapshot: Snapshot,
     found: Findings,
     hashkv: HashKV | None,
     *,
     received: Received,
+    raft_index: int,
+    lineage: Lineage,
+    tip: Tip | None,
     path: str,
 ) -> SnapshotEntry:
     """Describe what came; where it is too damaged for a figure, that one is 0."""
@@ -263,14 +288,15 @@ def _entry(
     hashkv = hashkv or HashKV(hash=0, revision=0, compact_revision=NEVER_COMPACTED)
     return SnapshotEntry(
         name=name,
-        # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.
-        lineage=secrets.token_hex(8),
+        lineage=lineage.id,
+        predecessor=lineage.predecessor,
+        lineage_reason=lineage.reason,
         revision=hashkv.revision or header.revision,
         compact_revision=hashkv.compact_revision,
         etcd_version=source.version,
         cluster_id=f"{header.cluster_id:x}",
         raft_term=header.raft_term,
-        raft_index=_raft_index(snapshot) or source.raft_applied_index,
+        raft_index=raft_index,
         hash=status.hash,
         total_keys=status.total_keys,
         total_size=status.total_size,
@@ -279,6 +305,7 @@ def _entry(
             revision=hashkv.revision,
             compact_revision=hashkv.compact_revision,
         ),
+        tip=tip,
         object=path,
     )
 

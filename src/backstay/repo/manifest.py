@@ -36,11 +36,26 @@ class HashKV(msgspec.Struct, frozen=True, kw_only=True):
     compact_revision: CompactRevision
 
 
+class Tip(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last revision of a snapshot is known by, without having it; see `mvcc.tip`."""
+
+    salt: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    digest: Sha256
+
+
 class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot of a backup, and the etcd that it came from."""
+    """One snapshot of a backup, and the etcd that it came from.
+
+    Attributes:
+        predecessor: the lineage that was the newest when this one began; None where there was none.
+        lineage_reason: why the lineage is continued, or begins here.
+        tip: what its last revision is known by; None where there is nothing to know it by.
+    """
 
     name: Short
     lineage: Short
+    predecessor: Short | None = None
+    lineage_reason: Text = ""
     revision: Count
     compact_revision: CompactRevision
     etcd_version: Short
@@ -51,6 +66,7 @@ class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
     total_keys: Count
     total_size: Count
     hashkv: HashKV
+    tip: Tip | None = None
     object: Text
 
 
