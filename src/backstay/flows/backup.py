@@ -21,7 +21,8 @@ from backstay.flows.ancestry import Past, look_back, tip_of, trace
 from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
-from backstay.flows.source import Source
+from backstay.flows.polling import Polling
+from backstay.flows.source import Poller, Source
 from backstay.flows.spool import Follower
 from backstay.mvcc.hashkv import HashKV
 from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
@@ -29,7 +30,15 @@ from backstay.mvcc.status import Status
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
 from backstay.repo.lineage import Lineage, Stored
-from backstay.repo.manifest import CheckEntry, Manifest, ObjectEntry, SnapshotEntry, Tip, figures
+from backstay.repo.manifest import (
+    CheckEntry,
+    Manifest,
+    MemberEntry,
+    ObjectEntry,
+    SnapshotEntry,
+    Tip,
+    figures,
+)
 from backstay.repo.manifest import HashKV as HashKVEntry
 from backstay.repo.name import Run
 from backstay.repo.packing import Readable
@@ -64,10 +73,12 @@ class Part:
     Attributes:
         name: what the manifest calls its snapshot.
         source: where the snapshot comes from.
+        poller: asks its members whether they have what the snapshot has; None: they are not asked.
     """
 
     name: str
     source: Source
+    poller: Poller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +164,13 @@ class _Making:
         several = len(parts) > 1
         with ExitStack() as stack:
             intakes = [stack.enter_context(self._intake(part, several=several)) for part in parts]
-            came = []
             with during():
-                for part, intake in zip(parts, intakes, strict=True):
-                    came.append(part.source.fetch(intake, self.report))
-                    intake.finish()
+                came = [
+                    self._take(part, intake) for part, intake in zip(parts, intakes, strict=True)
+                ]
             looked = [
-                self._look(part, intake, received)
-                for part, intake, received in zip(parts, intakes, came, strict=True)
+                self._look(part, intake, *one)
+                for part, intake, one in zip(parts, intakes, came, strict=True)
             ]
         checks = together([(one.snapshot.name, one.checks) for one in looked])
         self._judge(checks)
@@ -192,7 +202,18 @@ class _Making:
             store = self.repository.store
             return ask("stored", lambda: stored(store, (entry,), progress), self.clock)
 
-    def _look(self, part: Part, intake: Intake[_Stored], received: Received) -> _Looked:
+    def _take(self, part: Part, intake: Intake[_Stored]) -> tuple[Received, Polling]:
+        """Have a snapshot come, and its members asked before it and right after it."""
+        polling = Polling(part.poller, self.past.snapshot(part.name), self.report)
+        polling.before()
+        received = part.source.fetch(intake, self.report)
+        intake.finish()
+        polling.after(intake.fd)
+        return received, polling
+
+    def _look(
+        self, part: Part, intake: Intake[_Stored], received: Received, polling: Polling
+    ) -> _Looked:
         """Look into what came, while the rest of it is stored."""
         with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
             found = look_into(snapshot, self.clock, self.report)
@@ -208,6 +229,7 @@ class _Making:
                 sound=hashkv is not None,
             )
             tip = tip_of(snapshot) if hashkv else None
+            own += polling.check(snapshot, received, hashkv, self.clock)
             kept = intake.kept(self.report)
             entry = _entry(
                 part.name,
@@ -217,6 +239,7 @@ class _Making:
                 raft_index=index,
                 lineage=lineage,
                 tip=tip,
+                members=polling.entries,
                 path=kept.entry.path,
             )
         came = ask(
@@ -280,6 +303,7 @@ def _entry(
     raft_index: int,
     lineage: Lineage,
     tip: Tip | None,
+    members: tuple[MemberEntry, ...],
     path: str,
 ) -> SnapshotEntry:
     """Describe what came; where it is too damaged for a figure, that one is 0."""
@@ -306,6 +330,7 @@ def _entry(
             compact_revision=hashkv.compact_revision,
         ),
         tip=tip,
+        members=members,
         object=path,
     )
 
