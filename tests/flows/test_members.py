@@ -21,7 +21,7 @@ from backstay.mvcc.snapshot import Snapshot
 from backstay.report import Said, Verdict
 from kit import needs
 from kit.etcd import Etcd, EtcdCluster
-from kit.faulty import faulty
+from kit.faulty import CutError, faulty
 
 CLOCK = SystemClock()
 AUTO = Budget()
@@ -127,7 +127,7 @@ def test_promise_4_one_member_of_three_is_no_majority(bench, cluster):
     found = members(back_up(bench, alone.access))
     assert found.verdict is Verdict.COULD_NOT_VERIFY
     assert "on 1 of 3" in found.detail
-    assert "--endpoints" in found.detail
+    assert "no majority" in found.detail
 
 
 def test_a_member_that_hangs_meanwhile_has_agreed_before(bench, three):
@@ -161,7 +161,7 @@ def test_promise_4_a_member_that_lags_is_waited_for_and_then_named(cluster):
     with Client(cluster.access) as client:
         head = client.put(b"key", b"value")
         began = CLOCK.monotonic()
-        found = poll(EtcdMembers(client), head + 1, Budget(patience=0.5), CLOCK)
+        found = poll(EtcdMembers(client, CLOCK), head + 1, Budget(patience=0.5), CLOCK)
         assert not found.answered
         assert len(found.silent) == 3
         assert all(one.live for one in found.silent)
@@ -169,7 +169,7 @@ def test_promise_4_a_member_that_lags_is_waited_for_and_then_named(cluster):
         assert CLOCK.monotonic() - began >= 1.5
         late = threading.Timer(0.5, lambda: client.put(b"key", b"later"))
         late.start()
-        found = poll(EtcdMembers(client), head + 1, Budget(patience=30), CLOCK)
+        found = poll(EtcdMembers(client, CLOCK), head + 1, Budget(patience=30), CLOCK)
         late.join()
         assert not found.silent
         assert {one.hash.revision for one in found.answered} == {head + 1}
@@ -191,7 +191,7 @@ def test_the_leader_killed_in_the_middle_of_its_stream(bench, three):
     def die(messages, ended):
         yield next(messages)
         leader.kill()
-        yield from messages
+        raise CutError("it was killed")
 
     with faulty(leader, die) as dialer, Client(three.access, dialer) as client:
         poller = MemberPoller.of(client, AUTO, CLOCK)
@@ -290,7 +290,7 @@ def test_promise_4_whom_asking_would_hold_up_for_too_long_is_left_and_named(benc
 def test_what_the_first_took_decides_about_the_next(cluster):
     """The estimate was low; one follower has shown what it takes, and the rest is left alone."""
     with Client(cluster.access) as client:
-        slow = Slow(client)
+        slow = Slow(client, CLOCK)
         found = poll(slow, 0, Budget(stall=0.5), CLOCK, elements=1)
     assert len(found.answered) == 1
     assert found.seconds > 0.5
@@ -302,9 +302,8 @@ class Slow(EtcdMembers):
     """Members that take their time, as those of a large cluster do."""
 
     def hashkv(self, endpoint, revision):
-        found = super().hashkv(endpoint, revision)
-        CLOCK.sleep(0.6)
-        return found
+        found, seconds = super().hashkv(endpoint, revision)
+        return found, seconds + 0.6
 
 
 def test_where_users_are_known_hashkv_needs_one(bench, tmp_path):

@@ -99,7 +99,9 @@ def members(polls: Sequence[Poll], expected: Expected, source: int) -> Answer:
     )
     lacking = [*heard.lacking()]
     if not lacking and 2 * len(named) <= voters:
-        lacking = ["that is no majority: name the others with --endpoints"]
+        lacking = [
+            "that is no majority of them: look whether the others are named, and can be reached"
+        ]
     if lacking:
         return unknown("; ".join([told, *lacking, *away]))
     return passed("; ".join([told, *away]))

@@ -118,8 +118,8 @@ class Members(Protocol):
         """
         ...
 
-    def hashkv(self, endpoint: Endpoint, revision: int) -> Hash:
-        """Have one sum its keys up to a revision; 0 = its newest.
+    def hashkv(self, endpoint: Endpoint, revision: int) -> tuple[Hash, float]:
+        """Have one sum its keys up to a revision; 0 = its newest. Gives also the seconds it took.
 
         Raises:
             CompactedError: the revision is gone.
@@ -133,10 +133,12 @@ class EtcdMembers:
 
     Args:
         etcd: a client with an endpoint for each of them.
+        clock: measures.
     """
 
-    def __init__(self, etcd: Etcd) -> None:
+    def __init__(self, etcd: Etcd, clock: Clock) -> None:
         self._etcd = etcd
+        self._clock = clock
 
     def look(self) -> tuple[Sequence[MemberHealth], int]:
         """Look at every member that is named."""
@@ -151,9 +153,10 @@ class EtcdMembers:
         """Ask one how it is."""
         return self._etcd.status(endpoint)
 
-    def hashkv(self, endpoint: Endpoint, revision: int) -> Hash:
+    def hashkv(self, endpoint: Endpoint, revision: int) -> tuple[Hash, float]:
         """Have one sum its keys."""
-        return self._etcd.hashkv(endpoint, revision)
+        began = self._clock.monotonic()
+        return self._etcd.hashkv(endpoint, revision), self._clock.monotonic() - began
 
 
 def estimate(elements: int | None, size: int) -> float:
@@ -235,9 +238,7 @@ class _Asking:
             reason = self._behind(status)
             if reason:
                 return Silent(title=title, id=member, live=True, reason=reason)
-            began = self.clock.monotonic()
-            answer = self._hash(status.endpoint)
-            seconds = self.clock.monotonic() - began
+            answer, seconds = self._hash(status.endpoint)
         except BackstayError as error:
             return Silent(title=title, id=member, live=True, reason=error.what)
         self.took = max(self.took or 0.0, seconds)
@@ -272,7 +273,7 @@ class _Asking:
             revision = self.members.status(status.endpoint).header.revision
         return ""
 
-    def _hash(self, endpoint: Endpoint) -> Hash:
+    def _hash(self, endpoint: Endpoint) -> tuple[Hash, float]:
         try:
             return self.members.hashkv(endpoint, self.revision)
         except CompactedError:

@@ -29,7 +29,7 @@ class Polling:
     Args:
         poller: asks them; None: nobody is asked, and there is no such check.
         last: the newest snapshot that is stored of the etcd, for its size; None: there is none.
-        report: is told what they answered.
+        report: is told that they are asked.
     """
 
     def __init__(self, poller: Poller | None, last: SnapshotEntry | None, report: Report) -> None:
@@ -61,15 +61,9 @@ class Polling:
         if self._poller is None:
             return
         took = max((poll.seconds or 0.0 for poll in self._polls), default=0.0)
-        found = self._poller.poll(revision, elements=self._elements, took=took or None)
+        with self._report.task("asking the members for HashKV"):
+            found = self._poller.poll(revision, elements=self._elements, took=took or None)
         self._polls.append(found)
-        for one in found.answered:
-            self._report.say(
-                f"{one.title}: HashKV {one.hash.hash} at revision {one.hash.revision}, in"
-                f" {one.seconds:.2f} s"
-            )
-        for other in found.silent:
-            self._report.say(f"{other.title}: no HashKV, {other.reason}")
 
     def check(
         self, snapshot: Snapshot, received: Received, own: HashKV | None, clock: Clock

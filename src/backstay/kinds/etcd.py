@@ -69,7 +69,7 @@ class MemberPoller:
     @classmethod
     def of(cls, etcd: Etcd, budget: Budget | None, clock: Clock) -> "MemberPoller | None":
         """Make one for the members that a client reaches; None where nobody is to be asked."""
-        return None if budget is None else cls(EtcdMembers(etcd), budget, clock)
+        return None if budget is None else cls(EtcdMembers(etcd, clock), budget, clock)
 
     def poll(self, revision: int, *, elements: int | None, took: float | None) -> Poll:
         """Ask every member, one after another."""
