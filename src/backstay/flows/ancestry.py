@@ -23,8 +23,8 @@ from backstay.repo.pin import pin
 from backstay.repo.store import Store
 from backstay.report import Check, Report, Verdict
 
-#: Changes since the last compaction that are summed key by key: that takes a second.
-_MOST_CHANGES = 500_000
+#: Changes since the last compaction that are summed key by key, at 150 bytes of memory each.
+_MOST_CHANGES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
