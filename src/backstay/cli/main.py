@@ -26,6 +26,8 @@ COMMANDS = {
     "backup": ("backup", "Back up a cluster."),
     "list": ("listing", "List the backups of a repository."),
     "show": ("show", "Print the manifest of a backup."),
+    "pin": ("pin", "Keep a backup from being pruned."),
+    "unpin": ("unpin", "Let a prune decide on a backup again."),
     "verify": ("verify", "Prove that a backup or a snapshot file is whole."),
     "drill": ("drill", "Restore a backup into a throw-away etcd and compare."),
     "export": ("export", "Write a backup as a stock snapshot file."),

@@ -4,16 +4,17 @@
     clusters/CLUSTER/backups/NAME.json                 manifests, see `manifest`
     clusters/CLUSTER/objects/TIME-RAND/...             objects, named in a manifest
     clusters/CLUSTER/notes/NAME/TIME-ACTION-RAND.json  later verdicts, see `note`
+    clusters/CLUSTER/pins/NAME/TIME-RAND.json          what keeps it from being pruned, see `pin`
 
 A backup exists when its manifest does (promise 1). There are no locks: no two writers share a
 name, and what has no manifest is left alone until it is older than a safe age by the store's
 own clock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
@@ -26,6 +27,7 @@ from backstay.errors import (
 )
 from backstay.repo import config as configuration
 from backstay.repo import note as notes
+from backstay.repo import pin as pinning
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
 from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
@@ -37,8 +39,10 @@ from backstay.repo.name import (
     manifests_of,
     notes_of,
     objects_of,
+    pins_of,
 )
 from backstay.repo.note import Note, parse_note
+from backstay.repo.pin import Pin, read_pin
 from backstay.repo.probe import left_over
 from backstay.repo.store import ObjectInfo, Store
 from backstay.report import Verdict
@@ -66,11 +70,13 @@ class Entry:
         manifest: what it is.
         notes: what was said of it later, oldest first.
         written: when its manifest came to the store, by the store's clock.
+        pins: what keeps it from being pruned.
     """
 
     manifest: Manifest
     notes: tuple[Note, ...]
     written: datetime
+    pins: tuple[Pin, ...] = ()
 
     @property
     def checks(self) -> tuple[CheckEntry, ...]:
@@ -111,6 +117,30 @@ class Unreadable:
     reason: str
     do: str
     written: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the store lists of a backup; nothing of it has been read.
+
+    Since nothing is ever replaced, what is listed alike is alike.
+
+    Attributes:
+        cluster: whose backup it is.
+        manifest: of the manifest.
+        notes: of what was said later.
+        pins: of what keeps it from being pruned.
+    """
+
+    cluster: str
+    manifest: ObjectInfo
+    notes: tuple[ObjectInfo, ...] = ()
+    pins: tuple[ObjectInfo, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the backup is called in its cluster."""
+        return self.manifest.path.removeprefix(manifests_of(self.cluster)).removesuffix(".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,26 +254,59 @@ class Repository:
         return tuple(sorted(found, key=_order))
 
     def _backups_of(self, cluster: str) -> Iterable[Entry | Unreadable]:
+        found = _together(self.read, self.listed(cluster))
+        return [entry for entry in found if entry is not None]
+
+    def listed(self, cluster: str) -> tuple[Listed, ...]:
+        """List what the store has of a cluster's backups, by their names; nothing is read.
+
+        Raises:
+            StoreError: the store refuses.
+        """
         manifests = [
             info for info in self.store.list(manifests_of(cluster)) if info.path.endswith(".json")
         ]
-        said: dict[str, list[ObjectInfo]] = {}
-        for info in self.store.list(notes_of(cluster)):
-            said.setdefault(info.path.split("/")[3], []).append(info)
-        return _together(lambda info: self._entry(cluster, info, said), manifests)
+        said = _by_backup(self.store.list(notes_of(cluster)))
+        pins = _by_backup(self.store.list(pins_of(cluster)))
+        bare = (Listed(cluster, info) for info in manifests)
+        return tuple(
+            replace(one, notes=said.get(one.name, ()), pins=pins.get(one.name, ())) for one in bare
+        )
 
-    def _entry(
-        self, cluster: str, info: ObjectInfo, said: dict[str, list[ObjectInfo]]
-    ) -> Entry | Unreadable:
-        name = info.path.removeprefix(manifests_of(cluster)).removesuffix(".json")
+    def read(self, listed: Listed) -> Entry | Unreadable | None:
+        """Read a backup that is listed.
+
+        Returns:
+            None where it was removed since.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        path, written = listed.manifest.path, listed.manifest.modified
         try:
-            manifest = parse_manifest(self.store.read(info.path, MAX_SIZE), info.path)
-            self._check_place(manifest, f"{cluster}/{name}", info.path)
-            later = tuple(self._note(note, manifest.id) for note in said.get(name, ()))
-        except (FormatError, NotFoundError) as error:
-            do = error.do or "update backstay, or use another backup"
-            return Unreadable(cluster, info.path, error.what, do, info.modified)
-        return Entry(manifest, tuple(sorted(later, key=lambda note: note.at)), info.modified)
+            data = self.store.read(path, MAX_SIZE)
+        except NotFoundError:
+            return None
+        except FormatError as error:
+            return _unreadable(listed, error)
+        try:
+            manifest = parse_manifest(data, path)
+            self._check_place(manifest, f"{listed.cluster}/{listed.name}", path)
+            later = [self._note(note, manifest.id) for note in listed.notes]
+        except FormatError as error:
+            return _unreadable(listed, error)
+        except NotFoundError as error:  # of a note: they go after their manifest
+            return _unreadable(listed, error) if self._is_there(path) else None
+        pins = (read_pin(self.store, info) for info in listed.pins)
+        said = tuple(sorted(later, key=lambda note: note.at))
+        return Entry(manifest, said, written, tuple(one for one in pins if one is not None))
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.store.stat(path)
+        except NotFoundError:
+            return False
+        return True
 
     def _check_place(self, manifest: Manifest, expected: str, path: str) -> None:
         """Find manifests that were copied: what they name need not be there."""
@@ -277,20 +340,22 @@ class Repository:
         if name in {LATEST, LATEST_VERIFIED}:
             return self._latest(check_cluster(cluster), verified=name == LATEST_VERIFIED)
         wanted = BackupId.parse(text)
-        for entry in self._named(wanted):
-            if isinstance(entry, Entry):
-                return entry
+        entry = self._named(wanted)
+        if isinstance(entry, Entry):
+            return entry
+        if entry is not None:
             raise FormatError(entry.reason, entry.do)
         raise NotFoundError(f"{self.store.url} has no backup {text}", "see `backstay list`")
 
-    def _named(self, wanted: BackupId) -> Iterator[Entry | Unreadable]:
+    def _named(self, wanted: BackupId) -> Entry | Unreadable | None:
         path = f"{manifests_of(wanted.cluster)}{wanted.name}.json"
         try:
             info = self.store.stat(path)
         except NotFoundError:
-            return
-        said = {wanted.name: list(self.store.list(notes.folder(wanted)))}
-        yield self._entry(wanted.cluster, info, said)
+            return None
+        said = tuple(self.store.list(notes.folder(wanted)))
+        pins = tuple(self.store.list(pinning.folder(wanted)))
+        return self.read(Listed(wanted.cluster, info, said, pins))
 
     def _latest(self, cluster: str, *, verified: bool) -> Entry:
         found = self.backups(cluster)
@@ -347,11 +412,26 @@ class Repository:
         return [info for info in strange if kept is not None and info.path not in kept]
 
     def _objects_in_use(self, cluster: str) -> set[str] | None:
-        found = list(self._backups_of(cluster))
-        if any(isinstance(entry, Unreadable) for entry in found):
+        found = _together(self.read, self.listed(cluster))
+        entries = [entry for entry in found if isinstance(entry, Entry)]
+        # Whose manifest can't be read, or not any more, may have objects anywhere.
+        if len(entries) < len(found):
             return None
-        entries = (entry for entry in found if isinstance(entry, Entry))
         return {item.path for entry in entries for item in entry.manifest.objects}
+
+
+def _by_backup(found: Iterable[ObjectInfo]) -> dict[str, tuple[ObjectInfo, ...]]:
+    """Sort what lies beside manifests by the names of their backups."""
+    by: dict[str, list[ObjectInfo]] = {}
+    for info in found:
+        by.setdefault(info.path.split("/")[3], []).append(info)
+    return {name: tuple(infos) for name, infos in by.items()}
+
+
+def _unreadable(listed: Listed, error: BackstayError) -> Unreadable:
+    do = error.do or "update backstay, or use another backup"
+    info = listed.manifest
+    return Unreadable(listed.cluster, info.path, error.what, do, info.modified)
 
 
 def _run(path: str) -> tuple[str, str]:
