@@ -40,6 +40,7 @@ from backstay.repo.name import (
     notes_of,
     objects_of,
     pins_of,
+    removals_of,
 )
 from backstay.repo.note import Note, parse_note
 from backstay.repo.pin import Pin, read_pin
@@ -254,7 +255,7 @@ class Repository:
         return tuple(sorted(found, key=_order))
 
     def _backups_of(self, cluster: str) -> Iterable[Entry | Unreadable]:
-        found = _together(self.read, self.listed(cluster))
+        found = self.read_all(self.listed(cluster))
         return [entry for entry in found if entry is not None]
 
     def listed(self, cluster: str) -> tuple[Listed, ...]:
@@ -263,15 +264,16 @@ class Repository:
         Raises:
             StoreError: the store refuses.
         """
-        manifests = [
-            info for info in self.store.list(manifests_of(cluster)) if info.path.endswith(".json")
-        ]
+        bare = self._bare(cluster)
         said = _by_backup(self.store.list(notes_of(cluster)))
         pins = _by_backup(self.store.list(pins_of(cluster)))
-        bare = (Listed(cluster, info) for info in manifests)
         return tuple(
             replace(one, notes=said.get(one.name, ()), pins=pins.get(one.name, ())) for one in bare
         )
+
+    def _bare(self, cluster: str) -> list[Listed]:
+        found = self.store.list(manifests_of(cluster))
+        return [Listed(cluster, info) for info in found if info.path.endswith(".json")]
 
     def read(self, listed: Listed) -> Entry | Unreadable | None:
         """Read a backup that is listed.
@@ -300,6 +302,10 @@ class Repository:
         pins = (read_pin(self.store, info) for info in listed.pins)
         said = tuple(sorted(later, key=lambda note: note.at))
         return Entry(manifest, said, written, tuple(one for one in pins if one is not None))
+
+    def read_all(self, listed: Sequence[Listed]) -> list[Entry | Unreadable | None]:
+        """Read many backups at the same time; see `read`."""
+        return _together(self.read, listed)
 
     def _is_there(self, path: str) -> bool:
         try:
@@ -373,7 +379,8 @@ class Repository:
         """Delete what dead runs left: objects that no manifest names, older than a safe age.
 
         Where a manifest can't be read nothing of its cluster is touched. Files that were never
-        finished, and that nothing lists, go too, as far as the store can see them.
+        finished, and that nothing lists, go too, as far as the store can see them; and notes and
+        pins whose backup was removed.
 
         Args:
             age: how old, by the store's own clock, an object must be.
@@ -382,6 +389,7 @@ class Repository:
         dead = [
             info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
         ]
+        dead += [info for cluster in self.clusters() for info in self._beside(cluster, before)]
         dead += left_over(self.store, before)
         for info in dead:
             self.store.delete(info.path)
@@ -389,18 +397,41 @@ class Repository:
         paths = (*(info.path for info in dead), *partial)
         return Swept(paths, sum(info.size for info in dead))
 
+    def _beside(self, cluster: str, before: datetime) -> list[ObjectInfo]:
+        """Find old notes and pins of backups that are gone."""
+        old = [
+            info
+            for folder in (notes_of(cluster), pins_of(cluster))
+            for info in self.store.list(folder)
+            if info.modified < before
+        ]
+        # A list may be late, and a pin is not to be lost for that: each is looked for by its name.
+        gone = {
+            name
+            for name in {info.path.split("/")[3] for info in old} - self._names(cluster)
+            if not self._is_there(f"{manifests_of(cluster)}{name}.json")
+        }
+        return [info for info in old if info.path.split("/")[3] in gone]
+
+    def _names(self, cluster: str) -> set[str]:
+        return {one.name for one in self._bare(cluster)}
+
     def dead_runs(self, age: timedelta = SAFE_AGE) -> frozenset[tuple[str, str]]:
         """Name the runs that left objects and no manifest: cluster, and TIME-RAND.
+
+        Not those whose backup was removed: what belongs to that, a prune knows.
 
         Args:
             age: how old, by the store's own clock, an object must be.
         """
         before = self.store.now() - age
-        return frozenset(
-            (cluster, info.path.split("/")[3])
-            for cluster in self.clusters()
-            for info in self._without_manifest(cluster, before)
-        )
+        dead: set[tuple[str, str]] = set()
+        for cluster in self.clusters():
+            left = {info.path.split("/")[3] for info in self._without_manifest(cluster, before)}
+            removed = self.store.list(removals_of(cluster)) if left else ()
+            names = {"-".join(_run(info.path)) for info in removed}
+            dead |= {(cluster, run) for run in left - names}
+        return frozenset(dead)
 
     def _without_manifest(self, cluster: str, before: datetime) -> list[ObjectInfo]:
         """Find old objects of no backup: by their names first, which costs two LISTs."""
@@ -412,7 +443,7 @@ class Repository:
         return [info for info in strange if kept is not None and info.path not in kept]
 
     def _objects_in_use(self, cluster: str) -> set[str] | None:
-        found = _together(self.read, self.listed(cluster))
+        found = self.read_all(self.listed(cluster))
         entries = [entry for entry in found if isinstance(entry, Entry)]
         # Whose manifest can't be read, or not any more, may have objects anywhere.
         if len(entries) < len(found):
