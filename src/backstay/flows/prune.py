@@ -340,6 +340,11 @@ class Prune:
         removal.clear(store, backup, in_use, now - SAFE_AGE)
         if self.keys is not None and saved is not None:
             keyrings.remove(self.keys, saved)
+            if self._saved(backup, entry) is not None:
+                raise StoreError(
+                    f"the keys of {backup} were deleted and are still there",
+                    "find out why the store keeps them, and run it again",
+                )
         left = entry is not None and not self._has(entry)
         if not left:
             removal.forget(store, backup)

@@ -23,6 +23,7 @@ from backstay import __version__
 from backstay.errors import FormatError, NotFoundError, UsageError
 from backstay.repo import note as notes
 from backstay.repo import pin as pins
+from backstay.repo.deletion import delete
 from backstay.repo.document import FORMAT, MAX_SIZE, decode, encode
 from backstay.repo.manifest import KeyringEntry, Short, Text
 from backstay.repo.name import BackupId, manifests_of, objects_of, removals_of
@@ -123,12 +124,12 @@ def is_listed(store: Store, backup: BackupId) -> bool:
 
 
 def unlist(store: Store, backup: BackupId) -> None:
-    """Delete the manifest: from here on there is no such backup.
+    """Delete the manifest, and look that it is gone: from here on there is no such backup.
 
     Raises:
-        StoreError: the store refuses.
+        StoreError: the store refuses, or keeps it all the same; then nothing else may go.
     """
-    store.delete(manifest_of(backup))
+    delete(store, manifest_of(backup))
 
 
 def clear(store: Store, backup: BackupId, in_use: Collection[str], before: datetime) -> None:
