@@ -345,7 +345,7 @@ def test_promise_7_a_writers_revision_far_ahead_pushes_out_no_other_lineage(fact
 
 
 @pytest.mark.soak
-@settings(max_examples=20_000)
+@settings(max_examples=5_000)
 @given(backups(), POLICIES, st.sampled_from(sorted(RULES)), st.data())
 def test_promise_7_over_many_more_sets(facts, policy, rule, data):
     larger = replace(policy, **{rule: getattr(policy, rule) + 1})
