@@ -394,3 +394,25 @@ def test_what_fails_is_told_and_does_not_stop_the_others(shelf):
     assert done.failed
     assert any("can't be deleted" in said.text for said in shelf.said if isinstance(said, Said))
     assert set(shelf.listed) == ids([made[1], made[-1]])
+
+
+@pytest.mark.parametrize("kind", ["backups", "keyrings"])
+def test_promise_1_what_is_still_there_after_it_was_deleted_keeps_what_it_names(shelf, kind):
+    made = fill(shelf, keyring=True)
+
+    class Deaf(FaultyStore):
+        """It says that it deletes, and does not."""
+
+        def delete(self, path):
+            if kind not in path or not path.endswith(".json"):
+                super().delete(path)
+
+    data, keys = Deaf(shelf.repository.store), Deaf(shelf.keys.store)
+    done = shelf.prune(Policy(last=1), data=data, keys=keys)
+    assert {one.fate for one in done.outcomes} == {Fate.FAILED}
+    assert "still there" in done.outcomes[0].detail
+    shelf.assert_whole()
+    assert set(shelf.listed) == ids(made if kind == "backups" else made[-1:])
+    assert not shelf.prune(Policy(last=1)).failed
+    shelf.assert_whole()
+    assert set(shelf.listed) == ids(made[-1:])

@@ -280,7 +280,7 @@ def kill_at(killing, moments: Callable, only):
 def test_promise_1_and_7_a_prune_that_is_killed_over_a_real_store(killing, monkeypatch):
     use(killing, monkeypatch)
     chance = random.Random(20261125)
-    kill_at(killing, lambda n: sorted(chance.sample(range(1, n + 1), 8)), writes)
+    kill_at(killing, lambda n: sorted(chance.sample(range(1, n + 1), 5)), writes)
 
 
 @pytest.mark.soak
