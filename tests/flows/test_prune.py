@@ -256,6 +256,28 @@ def test_promise_5_a_backup_of_a_hosted_cluster_does_not_sweep_keys_of_what_was_
     assert len(shelf.repository.dead_runs()) == 1
 
 
+def test_promise_7_where_a_manifest_cannot_be_read_nothing_is_finished_either(shelf):
+    """What that one names is not known: it may be what is left of the other."""
+    made = fill(shelf)
+
+    class Dying(FaultyStore):
+        def delete(self, path):
+            super().delete(path)
+            if "/backups/" in path:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        shelf.prune(Policy(), data=Dying(shelf.repository.store))
+    path = "clusters/prod/backups/20261120T231000Z-r1-aaaa.json"
+    shelf.repository.store.put_new(path, b'{"format": 1, "requires": ["chains"]}')
+    left = made[0].objects[0].path
+    assert shelf.prune(Policy()).finished == ()
+    assert shelf.repository.store.stat(left)
+    shelf.repository.store.delete(path)
+    assert shelf.prune(Policy()).finished == (made[0].id,)
+    shelf.assert_tidy()
+
+
 def test_keys_of_another_repository_are_not_touched(shelf, tmp_path):
     made = fill(shelf, keyring=True)
     other = Shelf.make(tmp_path / "other")
@@ -360,10 +382,13 @@ def test_promise_1_notes_and_pins_of_what_is_gone_are_swept_when_they_are_old(sh
 def test_a_forged_removal_removes_nothing_of_what_is_listed_or_just_being_made(shelf):
     made = fill(shelf, keyring=True)
     store = shelf.repository.store
+    pinned(shelf, made[0])
+    before = shelf.listed
     begun = Run.begin("prod", NOW)
     store.put_new(f"{begun.folder}snapshot.zst", b"half")
+    keys = f'"repository": "{made[0].keyring.repository}", "digest": "{made[0].keyring.digest}"'
     for name, words in (
-        (made[0].name.name, f'"backup": "{made[0].id}"'),
+        (made[0].name.name, f'"backup": "{made[0].id}", "keyring": {{{keys}}}'),
         (begun.backup(3).name, f'"backup": "{begun.backup(3)}"'),
         (made[1].name.name, f'"backup": "{made[0].id}"'),
         ("no-name", '"backup": "prod/no-name"'),
@@ -372,7 +397,9 @@ def test_a_forged_removal_removes_nothing_of_what_is_listed_or_just_being_made(s
         store.put_new(path, f'{{{words}, "at": "2026-11-20T00:00:00Z", "by": "x"}}'.encode())
     store.put_new(f"{removals_of('prod')}x", b"\xff")
     done = shelf.prune(Policy(last=9))
-    assert set(shelf.listed) == ids(made)
+    assert shelf.listed == before
+    assert before[made[0].id].pins
+    assert before[made[0].id].notes
     shelf.assert_whole()
     assert store.read(f"{begun.folder}snapshot.zst", 10) == b"half"
     assert not done.failed
