@@ -91,6 +91,19 @@ def test_backing_up_and_restoring(page, tmp_path, etcd, server, programs):
     assert (home / "restored" / "member").is_dir()
 
 
+def test_retention(tmp_path, etcd, server, programs):
+    cli = Cli(tmp_path, etcd_variables(etcd, tmp_path / "pki") | server.environment)
+    cli.variables["BACKSTAY_REPO"] = "s3://backups/docs-retention"
+    cli("init", "--no-encryption")
+    made = cli("backup", "etcd", "--cluster", "prod", "--json").json
+    replaced = {"s3://backups/prod": cli.variables["BACKSTAY_REPO"]}
+    run("docs/retention.md", tmp_path, programs, server.environment, replaced)
+    assert [one["id"] for one in cli("list", "--json").json] == [made["id"]]
+    [block] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/retention.md").read_text(), re.DOTALL)
+    (tmp_path / "backstay.toml").write_text(block)
+    assert cli("prune", "--json").json["policy"]["weekly"] == 5
+
+
 def test_hosted_control_planes(tmp_path, server, programs):
     from kit.hypershift_operator import HypershiftOperator
     from kit.world import hosted_world

@@ -49,14 +49,13 @@ def command(
 def _list_backups(
     session: Session, cluster: str | None, recipient: tuple[str, ...], store: dict[str, Any]
 ) -> None:
-    from backstay.cli.tables import table_of
+    from backstay.cli.tables import document, table_of
     from backstay.repo.catalogue import Entry
-    from backstay.repo.document import plain
 
     found = open_repository(StoreOptions.of(store), recipient).backups(cluster)
     unreadable = [entry for entry in found if not isinstance(entry, Entry)]
     if session.json:
-        session.answer([plain(entry.manifest) for entry in found if isinstance(entry, Entry)])
+        session.answer([document(entry) for entry in found if isinstance(entry, Entry)])
     else:
         session.print(table_of(found))
     for entry in unreadable:

@@ -17,11 +17,10 @@ def command(
     session: Session, /, *, backup: str, recipient: tuple[str, ...], **store: object
 ) -> None:
     """Print the manifest of a backup, and what was said of it later."""
-    from backstay.cli.tables import describe
-    from backstay.repo.document import plain
+    from backstay.cli.tables import describe, document
 
     entry = open_repository(StoreOptions.of(store), recipient).find(backup)
     if session.json:
-        session.answer(plain(entry.manifest))
+        session.answer(document(entry))
     else:
         session.print(describe(entry))

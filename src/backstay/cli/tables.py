@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from backstay.cli.values import printable, show_duration, show_size
 from backstay.repo.catalogue import Entry, Unreadable
+from backstay.repo.document import plain
 from backstay.repo.manifest import CheckEntry, Manifest
 
 
@@ -41,7 +43,7 @@ def _row(entry: Entry | Unreadable) -> Sequence[str]:
         str(manifest.total_keys),
         show_size(manifest.total_size),
         show_size(manifest.stored_size),
-        state(entry),
+        state(entry) + (", pinned" if entry.pins else ""),
     )
 
 
@@ -52,6 +54,13 @@ def state(entry: Entry) -> str:
     return "verified" if entry.verified else "not verified"
 
 
+def document(entry: Entry) -> dict[str, Any]:
+    """Give a backup as JSON has it: its manifest, and its pins where there are some."""
+    found: dict[str, Any] = plain(entry.manifest)
+    pins = [pin.as_json() for pin in entry.pins]
+    return {**found, "pins": pins} if pins else found
+
+
 def _time(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
@@ -59,19 +68,21 @@ def _time(moment: datetime) -> str:
 def describe(entry: Entry) -> str:
     """Write a backup out, as `kubectl describe` does."""
     manifest = entry.manifest
-    parts = [_facts(manifest, state(entry)), "", "Snapshots:", _snapshots(manifest)]
+    parts = [_facts(entry), "", "Snapshots:", _snapshots(manifest)]
     parts += ["", "Objects:", _objects(manifest), "", "Checks:", _checks(manifest.checks)]
     for note in entry.notes:
         parts += ["", f"Later, {printable(note.action)} at {_time(note.at)}:", _checks(note.checks)]
     return "\n".join(parts)
 
 
-def _facts(manifest: Manifest, verdict: str) -> str:
+def _facts(entry: Entry) -> str:
+    manifest = entry.manifest
     sealed = ", ".join(manifest.recipients) or "nobody: not encrypted"
     compact = manifest.hashkv.compact_revision
     rows = (
         ("ID:", manifest.id),
-        ("State:", verdict),
+        ("State:", state(entry)),
+        *(("Pinned:", str(pin).removeprefix("pinned ")) for pin in entry.pins),
         ("Kind:", manifest.kind),
         ("Taken:", _time(manifest.taken_at)),
         ("Revision:", f"{manifest.revision} (compacted at {compact})"),

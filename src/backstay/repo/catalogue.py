@@ -4,16 +4,17 @@
     clusters/CLUSTER/backups/NAME.json                 manifests, see `manifest`
     clusters/CLUSTER/objects/TIME-RAND/...             objects, named in a manifest
     clusters/CLUSTER/notes/NAME/TIME-ACTION-RAND.json  later verdicts, see `note`
+    clusters/CLUSTER/pins/NAME/TIME-RAND.json          what keeps it from being pruned, see `pin`
 
 A backup exists when its manifest does (promise 1). There are no locks: no two writers share a
 name, and what has no manifest is left alone until it is older than a safe age by the store's
 own clock.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Self, TypeVar
 
@@ -26,6 +27,7 @@ from backstay.errors import (
 )
 from backstay.repo import config as configuration
 from backstay.repo import note as notes
+from backstay.repo import pin as pinning
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
 from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
@@ -37,8 +39,11 @@ from backstay.repo.name import (
     manifests_of,
     notes_of,
     objects_of,
+    pins_of,
+    removals_of,
 )
 from backstay.repo.note import Note, parse_note
+from backstay.repo.pin import Pin, read_pin
 from backstay.repo.probe import left_over
 from backstay.repo.store import ObjectInfo, Store
 from backstay.report import Verdict
@@ -66,11 +71,13 @@ class Entry:
         manifest: what it is.
         notes: what was said of it later, oldest first.
         written: when its manifest came to the store, by the store's clock.
+        pins: what keeps it from being pruned.
     """
 
     manifest: Manifest
     notes: tuple[Note, ...]
     written: datetime
+    pins: tuple[Pin, ...] = ()
 
     @property
     def checks(self) -> tuple[CheckEntry, ...]:
@@ -111,6 +118,30 @@ class Unreadable:
     reason: str
     do: str
     written: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the store lists of a backup; nothing of it has been read.
+
+    Since nothing is ever replaced, what is listed alike is alike.
+
+    Attributes:
+        cluster: whose backup it is.
+        manifest: of the manifest.
+        notes: of what was said later.
+        pins: of what keeps it from being pruned.
+    """
+
+    cluster: str
+    manifest: ObjectInfo
+    notes: tuple[ObjectInfo, ...] = ()
+    pins: tuple[ObjectInfo, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the backup is called in its cluster."""
+        return self.manifest.path.removeprefix(manifests_of(self.cluster)).removesuffix(".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,26 +255,64 @@ class Repository:
         return tuple(sorted(found, key=_order))
 
     def _backups_of(self, cluster: str) -> Iterable[Entry | Unreadable]:
-        manifests = [
-            info for info in self.store.list(manifests_of(cluster)) if info.path.endswith(".json")
-        ]
-        said: dict[str, list[ObjectInfo]] = {}
-        for info in self.store.list(notes_of(cluster)):
-            said.setdefault(info.path.split("/")[3], []).append(info)
-        return _together(lambda info: self._entry(cluster, info, said), manifests)
+        found = self.read_all(self.listed(cluster))
+        return [entry for entry in found if entry is not None]
 
-    def _entry(
-        self, cluster: str, info: ObjectInfo, said: dict[str, list[ObjectInfo]]
-    ) -> Entry | Unreadable:
-        name = info.path.removeprefix(manifests_of(cluster)).removesuffix(".json")
+    def listed(self, cluster: str) -> tuple[Listed, ...]:
+        """List what the store has of a cluster's backups, by their names; nothing is read.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        bare = self._bare(cluster)
+        said = _by_backup(self.store.list(notes_of(cluster)))
+        pins = _by_backup(self.store.list(pins_of(cluster)))
+        return tuple(
+            replace(one, notes=said.get(one.name, ()), pins=pins.get(one.name, ())) for one in bare
+        )
+
+    def _bare(self, cluster: str) -> list[Listed]:
+        found = self.store.list(manifests_of(cluster))
+        return [Listed(cluster, info) for info in found if info.path.endswith(".json")]
+
+    def read(self, listed: Listed) -> Entry | Unreadable | None:
+        """Read a backup that is listed.
+
+        Returns:
+            None where it was removed since.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        path, written = listed.manifest.path, listed.manifest.modified
         try:
-            manifest = parse_manifest(self.store.read(info.path, MAX_SIZE), info.path)
-            self._check_place(manifest, f"{cluster}/{name}", info.path)
-            later = tuple(self._note(note, manifest.id) for note in said.get(name, ()))
-        except (FormatError, NotFoundError) as error:
-            do = error.do or "update backstay, or use another backup"
-            return Unreadable(cluster, info.path, error.what, do, info.modified)
-        return Entry(manifest, tuple(sorted(later, key=lambda note: note.at)), info.modified)
+            data = self.store.read(path, MAX_SIZE)
+        except NotFoundError:
+            return None
+        except FormatError as error:
+            return _unreadable(listed, error)
+        try:
+            manifest = parse_manifest(data, path)
+            self._check_place(manifest, f"{listed.cluster}/{listed.name}", path)
+            later = [self._note(note, manifest.id) for note in listed.notes]
+        except FormatError as error:
+            return _unreadable(listed, error)
+        except NotFoundError as error:  # of a note: they go after their manifest
+            return _unreadable(listed, error) if self._is_there(path) else None
+        pins = (read_pin(self.store, info) for info in listed.pins)
+        said = tuple(sorted(later, key=lambda note: note.at))
+        return Entry(manifest, said, written, tuple(one for one in pins if one is not None))
+
+    def read_all(self, listed: Sequence[Listed]) -> list[Entry | Unreadable | None]:
+        """Read many backups at the same time; see `read`."""
+        return _together(self.read, listed)
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self.store.stat(path)
+        except NotFoundError:
+            return False
+        return True
 
     def _check_place(self, manifest: Manifest, expected: str, path: str) -> None:
         """Find manifests that were copied: what they name need not be there."""
@@ -277,20 +346,22 @@ class Repository:
         if name in {LATEST, LATEST_VERIFIED}:
             return self._latest(check_cluster(cluster), verified=name == LATEST_VERIFIED)
         wanted = BackupId.parse(text)
-        for entry in self._named(wanted):
-            if isinstance(entry, Entry):
-                return entry
+        entry = self._named(wanted)
+        if isinstance(entry, Entry):
+            return entry
+        if entry is not None:
             raise FormatError(entry.reason, entry.do)
         raise NotFoundError(f"{self.store.url} has no backup {text}", "see `backstay list`")
 
-    def _named(self, wanted: BackupId) -> Iterator[Entry | Unreadable]:
+    def _named(self, wanted: BackupId) -> Entry | Unreadable | None:
         path = f"{manifests_of(wanted.cluster)}{wanted.name}.json"
         try:
             info = self.store.stat(path)
         except NotFoundError:
-            return
-        said = {wanted.name: list(self.store.list(notes.folder(wanted)))}
-        yield self._entry(wanted.cluster, info, said)
+            return None
+        said = tuple(self.store.list(notes.folder(wanted)))
+        pins = tuple(self.store.list(pinning.folder(wanted)))
+        return self.read(Listed(wanted.cluster, info, said, pins))
 
     def _latest(self, cluster: str, *, verified: bool) -> Entry:
         found = self.backups(cluster)
@@ -308,7 +379,8 @@ class Repository:
         """Delete what dead runs left: objects that no manifest names, older than a safe age.
 
         Where a manifest can't be read nothing of its cluster is touched. Files that were never
-        finished, and that nothing lists, go too, as far as the store can see them.
+        finished, and that nothing lists, go too, as far as the store can see them; and notes and
+        pins whose backup was removed.
 
         Args:
             age: how old, by the store's own clock, an object must be.
@@ -317,6 +389,7 @@ class Repository:
         dead = [
             info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
         ]
+        dead += [info for cluster in self.clusters() for info in self._beside(cluster, before)]
         dead += left_over(self.store, before)
         for info in dead:
             self.store.delete(info.path)
@@ -324,18 +397,41 @@ class Repository:
         paths = (*(info.path for info in dead), *partial)
         return Swept(paths, sum(info.size for info in dead))
 
+    def _beside(self, cluster: str, before: datetime) -> list[ObjectInfo]:
+        """Find old notes and pins of backups that are gone."""
+        old = [
+            info
+            for folder in (notes_of(cluster), pins_of(cluster))
+            for info in self.store.list(folder)
+            if info.modified < before
+        ]
+        # A list may be late, and a pin is not to be lost for that: each is looked for by its name.
+        gone = {
+            name
+            for name in {info.path.split("/")[3] for info in old} - self._names(cluster)
+            if not self._is_there(f"{manifests_of(cluster)}{name}.json")
+        }
+        return [info for info in old if info.path.split("/")[3] in gone]
+
+    def _names(self, cluster: str) -> set[str]:
+        return {one.name for one in self._bare(cluster)}
+
     def dead_runs(self, age: timedelta = SAFE_AGE) -> frozenset[tuple[str, str]]:
         """Name the runs that left objects and no manifest: cluster, and TIME-RAND.
+
+        Not those whose backup was removed: what belongs to that, a prune knows.
 
         Args:
             age: how old, by the store's own clock, an object must be.
         """
         before = self.store.now() - age
-        return frozenset(
-            (cluster, info.path.split("/")[3])
-            for cluster in self.clusters()
-            for info in self._without_manifest(cluster, before)
-        )
+        dead: set[tuple[str, str]] = set()
+        for cluster in self.clusters():
+            left = {info.path.split("/")[3] for info in self._without_manifest(cluster, before)}
+            removed = self.store.list(removals_of(cluster)) if left else ()
+            names = {"-".join(_run(info.path)) for info in removed}
+            dead |= {(cluster, run) for run in left - names}
+        return frozenset(dead)
 
     def _without_manifest(self, cluster: str, before: datetime) -> list[ObjectInfo]:
         """Find old objects of no backup: by their names first, which costs two LISTs."""
@@ -347,11 +443,26 @@ class Repository:
         return [info for info in strange if kept is not None and info.path not in kept]
 
     def _objects_in_use(self, cluster: str) -> set[str] | None:
-        found = list(self._backups_of(cluster))
-        if any(isinstance(entry, Unreadable) for entry in found):
+        found = self.read_all(self.listed(cluster))
+        entries = [entry for entry in found if isinstance(entry, Entry)]
+        # Whose manifest can't be read, or not any more, may have objects anywhere.
+        if len(entries) < len(found):
             return None
-        entries = (entry for entry in found if isinstance(entry, Entry))
         return {item.path for entry in entries for item in entry.manifest.objects}
+
+
+def _by_backup(found: Iterable[ObjectInfo]) -> dict[str, tuple[ObjectInfo, ...]]:
+    """Sort what lies beside manifests by the names of their backups."""
+    by: dict[str, list[ObjectInfo]] = {}
+    for info in found:
+        by.setdefault(info.path.split("/")[3], []).append(info)
+    return {name: tuple(infos) for name, infos in by.items()}
+
+
+def _unreadable(listed: Listed, error: BackstayError) -> Unreadable:
+    do = error.do or "update backstay, or use another backup"
+    info = listed.manifest
+    return Unreadable(listed.cluster, info.path, error.what, do, info.modified)
 
 
 def _run(path: str) -> tuple[str, str]:
