@@ -1,6 +1,7 @@
 """The catalogue: which backups a repository has, which one is meant, and what was left over.
 
     backstay.json                                      the configuration, see `config`
+    config/NNNNNN-RAND.json                            later generations of it, see `generation`
     clusters/CLUSTER/backups/NAME.json                 manifests, see `manifest`
     clusters/CLUSTER/objects/TIME-RAND/...             objects, named in a manifest
     clusters/CLUSTER/notes/NAME/TIME-ACTION-RAND.json  later verdicts, see `note`
@@ -25,6 +26,7 @@ from backstay.errors import (
     StoreError,
 )
 from backstay.repo import config as configuration
+from backstay.repo import generation as generations
 from backstay.repo import note as notes
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
@@ -131,12 +133,14 @@ class Repository:
 
     Args:
         store: where it lies.
-        config: what it says of itself.
+        config: what it says of itself: the newest generation.
+        first: what it said when it was made; None: that is the newest.
     """
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, first: Config | None = None) -> None:
         self.store = store
         self.config = config
+        self.first = first or config
 
     @classmethod
     def init(cls, store: Store, config: Config) -> Self:
@@ -149,6 +153,7 @@ class Repository:
         try:
             store.read(configuration.PATH, MAX_SIZE)
         except NotFoundError:
+            generations.check_none(store)
             store.put_new(configuration.PATH, encode(config))
             return cls(store, config)
         raise AlreadyExistsError(
@@ -165,7 +170,7 @@ class Repository:
 
         Raises:
             NotFoundError: there is none.
-            RefusedError: it is sealed to others than the pinned recipients.
+            RefusedError: the newest generation is sealed to others than the pinned recipients.
             FormatError: its configuration can't be read.
             StoreError: the store refuses.
         """
@@ -175,9 +180,10 @@ class Repository:
             raise NotFoundError(
                 f"{store.url} is no repository", "make one with `backstay init`, or mend the URL"
             ) from error
-        config = parse_config(data, f"{store.url}/{configuration.PATH}")
+        first = parse_config(data, f"{store.url}/{configuration.PATH}")
+        config = generations.newest(store, first)
         check_pins(config, pinned, store.url)
-        return cls(store, config)
+        return cls(store, config, first)
 
     def publish(self, manifest: Manifest) -> str:
         """Make a backup exist: the last thing that is written of it, in one put.
