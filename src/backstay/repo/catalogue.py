@@ -30,6 +30,7 @@ from backstay.repo import generation as generations
 from backstay.repo import note as notes
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
+from backstay.repo.lock import locking, unlocked
 from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
 from backstay.repo.name import (
     LATEST,
@@ -183,7 +184,7 @@ class Repository:
         first = parse_config(data, f"{store.url}/{configuration.PATH}")
         config = generations.newest(store, first)
         check_pins(config, pinned, store.url)
-        return cls(store, config, first)
+        return cls(locking(store, config.lock), config, first)
 
     def publish(self, manifest: Manifest) -> str:
         """Make a backup exist: the last thing that is written of it, in one put.
@@ -316,6 +317,8 @@ class Repository:
         Where a manifest can't be read nothing of its cluster is touched. Files that were never
         finished, and that nothing lists, go too, as far as the store can see them.
 
+        What the store locks is left to a later sweep.
+
         Args:
             age: how old, by the store's own clock, an object must be.
         """
@@ -323,7 +326,7 @@ class Repository:
         dead = [
             info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
         ]
-        dead += left_over(self.store, before)
+        dead = unlocked(self.store, [*dead, *left_over(self.store, before)])
         for info in dead:
             self.store.delete(info.path)
         partial = self.store.clear_partial(before)

@@ -16,6 +16,7 @@ from backstay import __version__
 from backstay.errors import FormatError, RefusedError, UsageError
 from backstay.repo.document import FORMAT, check_time, decode
 from backstay.repo.identity import check_recipients
+from backstay.repo.lock import Lock
 from backstay.repo.manifest import Short
 
 PATH = "backstay.json"
@@ -48,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     recipients: Annotated[tuple[Short, ...], Meta(max_length=MAX_RECIPIENTS)]
     created_at: datetime
     capabilities: dict[str, Any]
+    lock: Lock | None = None
     backstay_version: Short = __version__
 
     @property
@@ -57,7 +59,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_config(
-    role: Role, recipients: Sequence[str], capabilities: dict[str, Any], now: datetime
+    role: Role,
+    recipients: Sequence[str],
+    capabilities: dict[str, Any],
+    now: datetime,
+    lock: Lock | None = None,
 ) -> Config:
     """Make the configuration of a new repository.
 
@@ -66,6 +72,7 @@ def new_config(
         recipients: age recipients; none means that objects are not encrypted.
         capabilities: what the probe found.
         now: the time of day.
+        lock: how what is written is locked; None: not at all.
 
     Raises:
         UsageError: a recipient is none, or keys would lie unencrypted.
@@ -80,6 +87,7 @@ def new_config(
         recipients=sealed_to,
         created_at=now,
         capabilities=capabilities,
+        lock=lock,
     )
 
 

@@ -120,7 +120,7 @@ def _read(store: Store, path: str, first: Config) -> Config:
         raise FormatError(error.what, error.do or _MEND) from error
     if config.generation != _number(path):
         raise FormatError(f"{name} says that it is generation {config.generation}", _MEND)
-    for word in ("repository", "role", "encryption"):
+    for word in ("repository", "role", "encryption", "lock"):
         if getattr(config, word) != getattr(first, word):
             raise FormatError(f"{name} has another {word} than backstay.json", _MEND)
     return config

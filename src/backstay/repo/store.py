@@ -182,6 +182,22 @@ class Presigner(Protocol):
         ...
 
 
+@runtime_checkable
+class Locker(Protocol):
+    """What some stores can do besides: refuse to delete an object for a time."""
+
+    def locked_until(self, path: str) -> datetime | None:
+        """Ask until when an object can't be deleted, by the store's clock; aware.
+
+        Returns:
+            None where it is not locked, or not there.
+
+        Raises:
+            StoreError: the store refuses to say.
+        """
+        ...
+
+
 def check_path(path: str) -> str:
     """Give a path back if it is one.
 

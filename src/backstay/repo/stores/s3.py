@@ -16,6 +16,7 @@ import obstore.store
 
 from backstay.client.secret import Secret
 from backstay.errors import UsageError
+from backstay.repo.lock import Lock
 from backstay.repo.store import check_path
 from backstay.repo.stores.reasons import S3
 from backstay.repo.stores.remote import PART_SIZE, Limits, Place, RemoteStore
@@ -55,6 +56,16 @@ class S3Store(RemoteStore[Bucket]):
 
     scheme = "s3"
     service = S3
+
+    def __init__(self, bucket: Bucket, limits: Limits | None = None) -> None:
+        super().__init__(bucket, limits)
+        self._limits = limits
+
+    def locking(self, lock: Lock) -> "S3Store":
+        """Give a store in the same place that locks what counts; see `Lockable`."""
+        from backstay.repo.stores.s3_lock import LockingS3Store  # noqa: PLC0415 - knows this one
+
+        return LockingS3Store(self.bucket, self._limits, lock)
 
     @property
     def authorities(self) -> bytes:
