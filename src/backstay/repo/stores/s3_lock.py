@@ -165,7 +165,8 @@ class LockingS3Store(S3Store):
         bucket = self.bucket
         plain = bucket.endpoint is not None and not bucket.virtual_hosted
         try:
-            client = boto3.client(
+            # A session of its own: the shared one keeps the credentials that it found first.
+            client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=bucket.endpoint,
                 region_name=bucket.region,
