@@ -13,11 +13,13 @@ from backstay.repo.stores.s3 import Bucket, S3Store
 from kit import s3
 
 DAYS = 3
+#: moto's buckets are those of the whole process.
+BUCKET = "locked"
 
 
 @pytest.fixture(scope="module")
 def locking_server():
-    with s3.conditional(locking=True) as server:
+    with s3.conditional(BUCKET, locking=True) as server:
         yield server
 
 
@@ -40,8 +42,8 @@ def place(cli, locking_server, tmp_path, monkeypatch):
     for name, value in locking_server.environment.items():
         monkeypatch.setenv(name, value)
     cli.variables |= locking_server.environment
-    cli.variables["BACKSTAY_REPO"] = f"s3://{s3.BUCKET}/{tmp_path.name}"
-    return S3Store(Bucket(s3.BUCKET, tmp_path.name, locking_server.endpoint, allow_http=True))
+    cli.variables["BACKSTAY_REPO"] = f"s3://{BUCKET}/{tmp_path.name}"
+    return S3Store(Bucket(BUCKET, tmp_path.name, locking_server.endpoint, allow_http=True))
 
 
 def init(cli, *more, expect=0):
@@ -57,7 +59,7 @@ def locks(aws, store):
     found = {}
     for info in store.list():
         key = f"{store.bucket.prefix}/{info.path}"
-        facts = aws.head_object(Bucket=s3.BUCKET, Key=key)
+        facts = aws.head_object(Bucket=BUCKET, Key=key)
         found[info.path] = facts.get("ObjectLockRetainUntilDate")
     return found
 
@@ -81,12 +83,10 @@ def test_promise_7_what_counts_is_locked_and_nothing_else(cli, place, aws):
             assert abs(until - began - timedelta(days=DAYS)) < timedelta(minutes=2), path
     assert not [path for path in found if path.startswith("probe/")]
 
-    for version in aws.list_object_versions(Bucket=s3.BUCKET)["Versions"]:
+    for version in aws.list_object_versions(Bucket=BUCKET)["Versions"]:
         if "/clusters/" in version["Key"] and version["Key"].startswith(place.bucket.prefix):
             with pytest.raises(aws.exceptions.ClientError, match="Denied"):
-                aws.delete_object(
-                    Bucket=s3.BUCKET, Key=version["Key"], VersionId=version["VersionId"]
-                )
+                aws.delete_object(Bucket=BUCKET, Key=version["Key"], VersionId=version["VersionId"])
 
 
 def test_the_store_says_until_when_it_is_locked(cli, place, aws):
@@ -158,7 +158,7 @@ def test_nothing_that_is_locked_is_replaced(cli, place):
 def test_a_bucket_without_object_lock_is_refused(cli, tmp_path):
     with s3.conditional() as server:
         cli.variables |= server.environment
-        cli.variables["BACKSTAY_REPO"] = f"s3://{s3.BUCKET}/x"
+        cli.variables["BACKSTAY_REPO"] = f"s3://{s3.BUCKET}/lock"
         assert "has no object lock" in init(cli, expect=5).err
         assert cli("list", "--allow-http", expect=1).code == 1
     cli.variables["BACKSTAY_REPO"] = f"file://{tmp_path}/repo"
