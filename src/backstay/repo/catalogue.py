@@ -43,6 +43,7 @@ from backstay.repo.name import (
 )
 from backstay.repo.note import Note, parse_note
 from backstay.repo.probe import left_over
+from backstay.repo.reseal import applied
 from backstay.repo.store import ObjectInfo, Store
 from backstay.report import Verdict
 
@@ -66,7 +67,7 @@ class Entry:
     """A backup that can be read.
 
     Attributes:
-        manifest: what it is.
+        manifest: what it is; of one that was sealed anew, where its objects lie now.
         notes: what was said of it later, oldest first.
         written: when its manifest came to the store, by the store's clock.
     """
@@ -247,6 +248,7 @@ class Repository:
             manifest = parse_manifest(self.store.read(info.path, MAX_SIZE), info.path)
             self._check_place(manifest, f"{cluster}/{name}", info.path)
             later = tuple(self._note(note, manifest.id) for note in said.get(name, ()))
+            manifest = applied(manifest, later, info.path)
         except (FormatError, NotFoundError) as error:
             do = error.do or "update backstay, or use another backup"
             return Unreadable(cluster, info.path, error.what, do, info.modified)
