@@ -27,7 +27,7 @@ from backstay.repo.identity import Identities
 from backstay.repo.manifest import CheckEntry, ObjectEntry
 from backstay.repo.name import Run
 from backstay.repo.note import REWRAP, Moved, Note, Resealing
-from backstay.repo.reseal import current, superseded
+from backstay.repo.reseal import current, publish, superseded
 from backstay.repo.sealing import Sealing, seal
 from backstay.repo.store import Locker
 from backstay.report import Check, Report, Verdict
@@ -130,7 +130,7 @@ class _Resealing:
         made = tuple(self._seal(one, run) for one in self.entry.manifest.objects)
         check = self._read_back(made)
         note = self._note(made, check, seconds=self.clock.monotonic() - began)
-        self.repository.add(note)
+        publish(self.repository.store, note)
         return self._as_it_is_now(made)
 
     def _seal(self, old: ObjectEntry, run: Run) -> ObjectEntry:

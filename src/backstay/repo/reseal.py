@@ -10,14 +10,39 @@ rewraps at the same time have written, that with the later paths. Source: docs/f
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
-from backstay.errors import FormatError
+from backstay.errors import BackstayError, FormatError, NotFoundError, StoreError
+from backstay.repo.document import MAX_SIZE, encode
 from backstay.repo.manifest import Manifest, ObjectEntry
 from backstay.repo.name import objects_of
-from backstay.repo.note import Note, Resealing
-from backstay.repo.store import is_path
+from backstay.repo.note import Note, Resealing, parse_note
+from backstay.repo.note import path as mint
+from backstay.repo.store import Store, is_path
+
+
+def publish(store: Store, note: Note) -> None:
+    """Make the new objects count, in one put, and read back what says so.
+
+    Raises:
+        StoreError: the store refuses, or did not keep what was written; then the old ones count.
+    """
+    path, data = mint(note), encode(note)
+    parse_note(data, path)
+    store.put_new(path, data)
+    try:
+        kept = store.read(path, MAX_SIZE)
+    except (NotFoundError, FormatError):
+        kept = b""
+    if kept != data:
+        with suppress(BackstayError):
+            store.delete(path)
+        raise StoreError(
+            f"{store.url}/{path} is not what was written to it, so the backup is as it was",
+            "find out why the store changes what it is given",
+        )
 
 
 def current(notes: Sequence[Note]) -> Resealing | None:
