@@ -188,6 +188,18 @@ def test_a_lock_goes_by_the_stores_clock(cli, place, monkeypatch):
     assert store.describe().endswith("locking for 1 days (compliance)")
 
 
+def test_a_copy_in_another_kind_of_store_is_read_and_not_written_to(cli, place, tmp_path):
+    init(cli)
+    made = cli("backup", "etcd", "--cluster", "prod", "--json", "--allow-http").json
+    for info in place.list():
+        path = tmp_path / "copy" / info.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(place.read(info.path, 1 << 24))
+    cli.variables["BACKSTAY_REPO"] = f"file://{tmp_path}/copy"
+    cli("export", made["id"], "--identity", "identity.txt", "-o", "copy.db")
+    assert "can't lock" in cli("backup", "etcd", "--cluster", "prod", expect=5).err
+
+
 def test_without_boto3_a_locked_repository_can_be_read(cli, place, monkeypatch):
     init(cli)
     cli("backup", "etcd", "--cluster", "prod", "--allow-http")

@@ -30,7 +30,7 @@ from backstay.repo import generation as generations
 from backstay.repo import note as notes
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
-from backstay.repo.lock import locking, unlocked
+from backstay.repo.lock import check_locking, locking, unlocked
 from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
 from backstay.repo.name import (
     LATEST,
@@ -196,8 +196,10 @@ class Repository:
             The manifest's path.
 
         Raises:
+            RefusedError: what is written is to be locked, and the store can't.
             StoreError: the store refuses, or did not keep what was written.
         """
+        check_locking(self.store, self.config.lock)
         path = f"{manifests_of(manifest.cluster)}{manifest.name.name}.json"
         data = encode(manifest)
         parse_manifest(data, path)

@@ -14,6 +14,7 @@ from typing import Annotated, Protocol, runtime_checkable
 import msgspec
 from msgspec import Meta
 
+from backstay.errors import RefusedError
 from backstay.repo.store import Locker, ObjectInfo, Store
 
 _COUNTS = frozenset({"clusters", "config", "backstay.json"})
@@ -68,6 +69,20 @@ class BucketLock(Protocol):
 def locking(store: Store, lock: Lock | None) -> Store:
     """Give the store that a repository with this lock writes to, as far as the store can."""
     return store.locking(lock) if lock is not None and isinstance(store, Lockable) else store
+
+
+def check_locking(store: Store, lock: Lock | None) -> None:
+    """Hold a store to lock, where the repository in it says that what is written is locked.
+
+    Raises:
+        RefusedError: it can't: the repository was copied to another kind of store.
+    """
+    if lock is not None and not isinstance(store, Locker):
+        raise RefusedError(
+            f"the repository in {store.url} says that what is written is locked, and this store"
+            " can't lock",
+            "write to the bucket that it was made in; what lies here can be read",
+        )
 
 
 def counts(path: str) -> bool:
