@@ -167,6 +167,18 @@ def test_of_two_rewraps_at_the_same_time_one_counts(bench, rotated, second):
     assert_finished(bench, rotated, second)
 
 
+def test_promise_1_a_store_that_lists_late_keeps_the_old_objects(bench, rotated, second):
+    class Late(FaultyStore):
+        def list(self, prefix=""):
+            return iter([info for info in super().list(prefix) if "-rewrap-" not in info.path])
+
+    with pytest.raises(BackstayError, match="run it again"):
+        run(bench, Late(bench.store))
+    assert rotated.manifest.objects[0].path in bench.objects
+    assert_whole(bench, rotated)
+    assert_finished(bench, rotated, second)
+
+
 def test_of_two_notes_with_one_number_all_readers_choose_the_same(bench, rotated, second):
     """Both had all of the old objects before the other one was done."""
     again = Again(bench)
