@@ -10,6 +10,7 @@ from backstay.errors import NotFoundError, StoreError
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
 from backstay.repo.place import same_place
+from backstay.repo.stores.reasons import GS, reason_of
 from backstay.repo.stores.remote import Limits
 from backstay.repo.stores.s3 import Bucket, S3Store
 from kit import gcs
@@ -41,6 +42,26 @@ def test_azure_does_not_take_a_wrong_key(az_store, monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_KEY", secret)
     store = type(store)(store.bucket, HASTY)
     check_all(store, "does not accept the credentials", "AZURE_STORAGE_KEY")
+
+
+def test_azure_has_no_credentials_at_all(az_store, monkeypatch):
+    store = az_store()
+    monkeypatch.delenv("AZURE_STORAGE_KEY")
+    # Where a machine in the cloud would ask for its identity, nobody is here.
+    monkeypatch.setenv("AZURE_MSI_ENDPOINT", "http://127.0.0.1:1/metadata/identity/oauth2/token")
+    check_all(type(store)(store.bucket, HASTY), "no credentials for Azure", "AZURE_STORAGE_KEY")
+
+
+def test_google_has_no_credentials_at_all():
+    """What a machine outside of its cloud is told, as obstore words it."""
+    text = (
+        "Generic GCS error: Error performing token request: Error performing GET"
+        " http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/token"
+        " - HTTP error: error sending request"
+    )
+    reason = reason_of(OSError(text), GS)
+    assert "no credentials for Google" in reason.what
+    assert "GOOGLE_APPLICATION_CREDENTIALS" in reason.do
 
 
 def test_azure_has_no_such_container(az_store):
