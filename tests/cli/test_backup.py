@@ -109,7 +109,7 @@ def test_keys_repositories_take_no_backups(cli, tmp_path):
         (["--cluster", "prod", "--endpoints", "ftp://x"], 2, "https://HOST:2379"),
         (["--cluster", "prod", "--user", "root:secret"], 2, "--password-file"),
         (["--cluster", "prod", "--cert", "/nowhere"], 1, "/nowhere"),
-        (["--cluster", "prod", "--repo", "gs://x/y"], 2, "later version"),
+        (["--cluster", "prod", "--repo", "abfs://x/y"], 2, "no kind of repository"),
         (["--cluster", "prod", "--repo", "s3://xyz", "--s3-endpoint", "http://h"], 2, "-http"),
         (["--cluster", "prod", "--repo", "file:///nowhere/at/all"], 1, "no repository"),
         (["--cluster", "prod", "--spool-dir", "/nowhere"], 2, "--spool-dir"),

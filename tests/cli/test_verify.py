@@ -23,7 +23,10 @@ def flip(path, place=0.5):
 
 
 def test_a_good_backup(cli, made):
-    assert verdicts(cli("verify", "prod/latest", "--json")) == {"stored": "PASS"}
+    assert verdicts(cli("verify", "prod/latest", "--json")) == {
+        "stored": "PASS",
+        "openable": "PASS",
+    }
     found = verdicts(cli("verify", "prod/latest", "--read-data", "--json"))
     assert set(found) == {*PROVEN, "sealed", "figures"}
     assert set(found.values()) == {"PASS"}
@@ -47,14 +50,16 @@ def test_promise_1_a_flipped_bit_is_found_and_remembered(cli, made, file_repo, w
 
 def test_a_lost_object_is_a_fail(cli, made, file_repo):
     (file_repo / made["objects"][0]["path"]).unlink()
-    assert verdicts(cli("verify", made["id"], "--json", expect=3)) == {"stored": "FAIL"}
+    found = verdicts(cli("verify", made["id"], "--json", expect=3))
+    assert found == {"stored": "FAIL", "openable": "FAIL"}
 
 
 def test_promise_4_a_store_that_cannot_be_asked_is_no_pass(cli, made, file_repo):
     path = file_repo / made["objects"][0]["path"]
     path.unlink()
     path.mkdir()
-    assert verdicts(cli("verify", made["id"], "--json", expect=4)) == {"stored": "COULD NOT VERIFY"}
+    found = verdicts(cli("verify", made["id"], "--json", expect=4))
+    assert found == {"stored": "COULD NOT VERIFY", "openable": "COULD NOT VERIFY"}
 
 
 def test_a_manifest_that_lies_is_found(cli, made, file_repo):

@@ -374,7 +374,7 @@ def test_keys_are_tried_where_they_are_asked_for(place):
     backup = place.keep(ONE, made=keyring(*raw_keys(ONE)))
     assert "keys" not in verdicts(place.verify(backup, "--read-data", named=False))
     place.cli.variables["BACKSTAY_KEYS_REPO"] = place.keys_url
-    assert verdicts(place.verify(backup, named=False)) == {"stored": "PASS"}
+    assert verdicts(place.verify(backup, named=False)) == {"stored": "PASS", "openable": "PASS"}
     assert verdicts(place.verify(backup, "--read-data", named=False))["keys"] == "PASS"
     del place.cli.variables["BACKSTAY_IDENTITY"]
     assert verdicts(place.verify(backup, named=False)) == {"stored": "PASS"}

@@ -104,6 +104,13 @@ def test_retention(tmp_path, etcd, server, programs):
     assert cli("prune", "--json").json["policy"]["weekly"] == 5
 
 
+def test_keys_of_a_repository(tmp_path, etcd, server, programs):
+    pki = etcd_variables(etcd, tmp_path / "pki")
+    replaced = {"s3://backups/prod": "s3://backups/docs-keys"}
+    home = run("docs/keys.md", tmp_path, programs, {**server.environment, **pki}, replaced)
+    assert (home / "new.txt").is_file()
+
+
 def test_hosted_control_planes(tmp_path, server, programs):
     from kit.hypershift_operator import HypershiftOperator
     from kit.world import hosted_world

@@ -54,7 +54,7 @@ def environment(variables: dict[str, str]):
     """The environment of a user who has set these variables and no others of ours."""
     before = dict(os.environ)
     for name in before:
-        if name.startswith(("BACKSTAY_", "ETCDCTL_", "AWS_")):
+        if name.startswith(("BACKSTAY_", "ETCDCTL_", "AWS_", "AZURE_", "GOOGLE_")):
             del os.environ[name]
     os.environ.update(variables)
     try:

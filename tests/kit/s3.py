@@ -48,8 +48,11 @@ def throw_away_certificate(
 
 
 @contextmanager
-def conditional(bucket: str = BUCKET) -> Iterator[S3Server]:
-    """moto's S3 server in this process: honours create-only puts; checks no credentials."""
+def conditional(bucket: str = BUCKET, *, locking: bool = False) -> Iterator[S3Server]:
+    """moto's S3 server in this process: honours create-only puts; checks no credentials.
+
+    With `locking` the bucket has object lock.
+    """
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -65,7 +68,7 @@ def conditional(bucket: str = BUCKET) -> Iterator[S3Server]:
             aws_secret_access_key=running.secret_key,
             region_name="us-east-1",
         )
-        client.create_bucket(Bucket=bucket)
+        client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=locking)
         client.close()
         yield running
     finally:

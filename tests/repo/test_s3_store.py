@@ -7,6 +7,7 @@ import pytest
 
 from backstay.client.proxy import Proxies
 from backstay.errors import BackstayError, NotFoundError, StoreError
+from backstay.repo.lock import Lock, Mode
 from backstay.repo.stores.s3 import Limits
 from backstay.repo.url import Access, open_store
 from kit import s3, wire
@@ -160,6 +161,7 @@ def test_objects_are_deleted_one_by_one(s3_store, plain_server):
 
 MEASURE = """
 import os, re, sys
+from backstay.repo.lock import Lock, Mode
 from backstay.repo.url import Access, open_store
 
 def peak():
@@ -195,3 +197,11 @@ def test_memory_does_not_grow_with_the_object(tmp_path):
     # Of 192 MiB no more than of 32 is held at a time.
     assert grown[192][-1] < 160, grown
     assert grown[192][-1] < grown[32][-1] + 40, grown
+
+
+def test_what_locks_trusts_whom_the_store_trusts(s3_store, tls_server):
+    """Two libraries speak to the server, and both check its certificate."""
+    lock = Lock(mode=Mode.GOVERNANCE, days=1)
+    assert s3_store(tls_server).locking(lock).locked_until("nothing") is None
+    with pytest.raises(StoreError, match="SSLError"):
+        s3_store(tls_server, trusting=False).locking(lock).locked_until("nothing")

@@ -20,6 +20,8 @@ from backstay.repo.url import Access, Location, open_store, parse_url
         ("s3://bucket", ("s3", "bucket", "")),
         ("s3://bucket/", ("s3", "bucket", "")),
         ("s3://my.old_Bucket/a/b-c.d/", ("s3", "my.old_Bucket", "a/b-c.d")),
+        ("gs://my-bucket/a/b/", ("gs", "my-bucket", "a/b")),
+        ("az://container", ("az", "container", "")),
     ],
 )
 def test_what_a_url_means(url, location):
@@ -47,8 +49,10 @@ def test_what_a_url_means(url, location):
         ("s3://bucket/a#b", "prefix"),
         ("s3://bucket/a%2fb", "prefix"),
         ("s3://bucket/" + "n/" * 400, "prefix"),
-        ("gs://bucket/prefix", "later version"),
-        ("az://container/prefix", "later version"),
+        ("gs:///prefix", "names no bucket"),
+        ("az://", "names no container"),
+        ("az://container/../other", "prefix"),
+        ("abfs://container/prefix", "no kind of repository"),
         ("http://server/bucket", "no kind of repository"),
         ("sftp://server/dir", "no kind of repository"),
     ],
@@ -65,6 +69,7 @@ def test_what_is_no_url_of_a_repository(url, match):
         "s3://wJalrSECRET@bucket",
         "s3://AKIAEXAMPLE:wJalr/SECRET@bucket/prefix",
         "gs://me:wJalrSECRET@bucket",
+        "az://account:wJalr/SECRET@container",
         "https://me:wJalrSECRET@server/bucket",
         "file://me:wJalrSECRET@server/dir",
     ],
@@ -82,16 +87,16 @@ def test_promise_5_what_may_be_a_secret_is_not_shown(url):
     assert "wJalr" not in str(caught.value)
 
 
-@given(st.text(max_size=60) | st.text("s3:/file.@%?#ab", max_size=30))
+@given(st.text(max_size=60) | st.text("s3:/file.@%?#abgz", max_size=30))
 def test_any_text_is_a_url_or_is_refused(text):
     try:
         location = parse_url(text)
     except UsageError:
         return
-    assert location.scheme in {"s3", "file"}
+    assert location.scheme in {"s3", "gs", "az", "file"}
     parts = location.path.split("/")
     assert ".." not in parts
-    assert location.scheme == "s3" or location.path.startswith("/")
+    assert location.scheme != "file" or location.path.startswith("/")
 
 
 def test_a_directory_keeps_its_url():
@@ -165,3 +170,31 @@ def test_a_ca_bundle_that_is_none(tmp_path):
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nhello\n")
     with pytest.raises(BackstayError, match="look at the CA bundle"):
         bucket_of(Access(ca_bundle=tmp_path / "ca.pem"))
+
+
+def test_a_container_is_in_a_storage_account():
+    for environment in ({}, {"AZURE_STORAGE_ACCOUNT": ""}, {"AZURE_STORAGE_ACCOUNT": "a/b"}):
+        with pytest.raises(UsageError, match="AZURE_STORAGE_ACCOUNT"):
+            open_store("az://container/a", None, environment)
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"):
+        store = open_store("az://container/a", None, {name: "mine"})
+        assert store.url == "az://container/a"
+        assert store.bucket.server == "https://mine.blob.core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"), [("gs://b1", "GOOGLE_BASE_URL"), ("az://c1", "AZURE_STORAGE_ENDPOINT")]
+)
+def test_other_servers_of_google_and_azure_are_named_by_their_variables(url, name, monkeypatch):
+    environment = {"AZURE_STORAGE_ACCOUNT": "mine", name: "https://server:4443/mine/"}
+    # What S3 is told is not theirs.
+    access = Access(endpoint="https://s3:9000", region="here")
+    assert open_store(url, access, environment).bucket.endpoint == "https://server:4443/mine"
+    for wrong, match in (
+        ("http://server", "--allow-http"),
+        ("server", "endpoint"),
+        ("https://SECRET@server", "leave them out"),
+    ):
+        with pytest.raises(UsageError, match=match) as caught:
+            open_store(url, access, environment | {name: wrong})
+        assert "SECRET" not in str(caught.value)

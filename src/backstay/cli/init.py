@@ -25,6 +25,26 @@ from backstay.cli.session import Session
     show_default=True,
     help="What will lie in it: backups, or the keys that open what is in them.",
 )
+@click.option(
+    "--object-lock",
+    is_flag=True,
+    help="Have the bucket keep what is written, whoever wants to delete it (s3://, in a bucket"
+    " with object lock; needs backstay[object-lock]).",
+)
+@click.option(
+    "--lock-days",
+    type=click.IntRange(1, 36_500),
+    default=30,
+    show_default=True,
+    help="For how long, from each write.",
+)
+@click.option(
+    "--lock-mode",
+    type=click.Choice(["governance", "compliance"]),
+    default="governance",
+    show_default=True,
+    help="Who can lift a lock: somebody with the right to, or nobody.",
+)
 @options.talk
 @click.pass_obj
 def command(
@@ -34,6 +54,9 @@ def command(
     recipient: tuple[str, ...],
     no_encryption: bool,
     role: str,
+    object_lock: bool,
+    lock_days: int,
+    lock_mode: str,
     **store: Any,
 ) -> None:
     """Make a repository, and find out what its store can do."""
@@ -43,6 +66,7 @@ def command(
     from backstay.flows.init import init
     from backstay.repo.config import Role
     from backstay.repo.document import plain
+    from backstay.repo.lock import Lock, Mode
 
     if bool(recipient) == no_encryption:
         raise UsageError(
@@ -51,7 +75,8 @@ def command(
         )
     opened = open_store(StoreOptions.of(store))
     report = session.report()
-    repository = init(opened, Role(role), recipient, clock=SystemClock(), report=report)
+    lock = Lock(mode=Mode(lock_mode), days=lock_days) if object_lock else None
+    repository = init(opened, Role(role), recipient, lock=lock, clock=SystemClock(), report=report)
     session.close()
     config = repository.config
     if session.json:
@@ -61,7 +86,7 @@ def command(
     rows = (
         ("Repository:", config.repository),
         ("Sealed to:", ", ".join(config.recipients) or "nobody: objects are not encrypted"),
-        ("Store:", opened.describe()),
+        ("Store:", repository.store.describe()),
     )
     session.tell(columns(rows))
     session.tell(f"Next: backstay backup etcd --cluster NAME --repo {opened.url}")

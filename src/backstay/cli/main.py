@@ -35,6 +35,8 @@ COMMANDS = {
     "restore": ("restore", "Restore a backup."),
     "import": ("importing", "Take in backups that other tools made."),
     "resume": ("resume", "Put a quiesced control plane back."),
+    "recipients": ("recipients", "Say who can read what comes, and what is there."),
+    "rewrap": ("rewrap", "Seal backups anew, to the recipients of now."),
     "status": ("status", "Print what `etcdutl snapshot status` prints."),
     "hashkv": ("hashkv", "Print what the HashKV call would answer, from the file alone."),
     "demo": ("demo", "See the main job on real servers, in a minute."),

@@ -80,7 +80,8 @@ def store(function: F) -> F:
             envvar="BACKSTAY_REPO",
             required=True,
             metavar="URL",
-            help="The repository: file:///dir or s3://bucket/prefix.  [env: BACKSTAY_REPO]",
+            help="The repository: file:///dir, or s3://, gs:// or az://BUCKET/PREFIX."
+            "  [env: BACKSTAY_REPO]",
         ),
         store_access,
     )(function)

@@ -16,6 +16,7 @@ from backstay.errors import BackstayError, DamagedError
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.fetch import BackupSubject, FileSubject
 from backstay.flows.keyring import Known, prove
+from backstay.flows.recipients import Holding, openable
 from backstay.kubedata.outcome import KeyProof
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo.catalogue import Entry, Repository
@@ -133,8 +134,10 @@ def verify_backup(
 ) -> Verified:
     """Ask of a backup whether the store still has it, and with `read_data` what is in it.
 
+    Where an identity is given and no data is read, its question is whether it opens the backup.
+
     The verdicts are written beside the manifest; where that is refused, a warning says so. What
-    came of keys is not: it says as much of the keys that were given as of the backup.
+    came of keys and identities is not: it says as much of what was given as of the backup.
 
     Args:
         subject: the backup; with its identities where `read_data` is asked for.
@@ -148,7 +151,7 @@ def verify_backup(
     checks: tuple[Check, ...] = (_stored(subject.repository, subject.entry, clock, report),)
     if partner is not None:
         checks += (ask(partners.NAME, lambda: partner(report), clock),)
-    of_keys: tuple[Check, ...] = ()
+    of_keys: tuple[Check, ...] = () if read_data else _openable(subject, clock)
     inside: tuple[_Inside, ...] = ()
     if read_data:
         inside = tuple(_look(part, question, clock, report) for part in subject.parts)
@@ -160,6 +163,14 @@ def verify_backup(
     write_down(subject, VERIFY, checks, seconds=seconds, clock=clock, report=report)
     proofs = tuple(proof for part in inside for proof in part.proofs)
     return Verified(checks=(*checks, *of_keys), keys=proofs)
+
+
+def _openable(subject: BackupSubject, clock: Clock) -> tuple[Check, ...]:
+    identities, manifest = subject.identities, subject.entry.manifest
+    if identities is None or not subject.repository.config.recipients:
+        return ()
+    one = Holding(manifest.id, manifest.recipients, manifest.objects)
+    return (ask("openable", lambda: openable(subject.repository, one, identities), clock),)
 
 
 def _stored(repository: Repository, entry: Entry, clock: Clock, report: Report) -> Check:

@@ -1,6 +1,7 @@
 """The catalogue: which backups a repository has, which one is meant, and what was left over.
 
     backstay.json                                      the configuration, see `config`
+    config/NNNNNN-RAND.json                            later generations of it, see `generation`
     clusters/CLUSTER/backups/NAME.json                 manifests, see `manifest`
     clusters/CLUSTER/objects/TIME-RAND/...             objects, named in a manifest
     clusters/CLUSTER/notes/NAME/TIME-ACTION-RAND.json  later verdicts, see `note`
@@ -26,10 +27,12 @@ from backstay.errors import (
     StoreError,
 )
 from backstay.repo import config as configuration
+from backstay.repo import generation as generations
 from backstay.repo import note as notes
 from backstay.repo import pin as pinning
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
+from backstay.repo.lock import check_locking, locking, unlocked
 from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
 from backstay.repo.name import (
     LATEST,
@@ -45,6 +48,7 @@ from backstay.repo.name import (
 from backstay.repo.note import Note, parse_note
 from backstay.repo.pin import Pin, read_pin
 from backstay.repo.probe import left_over
+from backstay.repo.reseal import applied
 from backstay.repo.store import ObjectInfo, Store
 from backstay.report import Verdict
 
@@ -68,7 +72,7 @@ class Entry:
     """A backup that can be read.
 
     Attributes:
-        manifest: what it is.
+        manifest: what it is; of one that was sealed anew, where its objects lie now.
         notes: what was said of it later, oldest first.
         written: when its manifest came to the store, by the store's clock.
         pins: what keeps it from being pruned.
@@ -162,12 +166,14 @@ class Repository:
 
     Args:
         store: where it lies.
-        config: what it says of itself.
+        config: what it says of itself: the newest generation.
+        first: what it said when it was made; None: that is the newest.
     """
 
-    def __init__(self, store: Store, config: Config) -> None:
+    def __init__(self, store: Store, config: Config, first: Config | None = None) -> None:
         self.store = store
         self.config = config
+        self.first = first or config
 
     @classmethod
     def init(cls, store: Store, config: Config) -> Self:
@@ -180,6 +186,7 @@ class Repository:
         try:
             store.read(configuration.PATH, MAX_SIZE)
         except NotFoundError:
+            generations.check_none(store)
             store.put_new(configuration.PATH, encode(config))
             return cls(store, config)
         raise AlreadyExistsError(
@@ -196,7 +203,7 @@ class Repository:
 
         Raises:
             NotFoundError: there is none.
-            RefusedError: it is sealed to others than the pinned recipients.
+            RefusedError: the newest generation is sealed to others than the pinned recipients.
             FormatError: its configuration can't be read.
             StoreError: the store refuses.
         """
@@ -206,9 +213,10 @@ class Repository:
             raise NotFoundError(
                 f"{store.url} is no repository", "make one with `backstay init`, or mend the URL"
             ) from error
-        config = parse_config(data, f"{store.url}/{configuration.PATH}")
+        first = parse_config(data, f"{store.url}/{configuration.PATH}")
+        config = generations.newest(store, first)
         check_pins(config, pinned, store.url)
-        return cls(store, config)
+        return cls(locking(store, config.lock), config, first)
 
     def publish(self, manifest: Manifest) -> str:
         """Make a backup exist: the last thing that is written of it, in one put.
@@ -219,8 +227,10 @@ class Repository:
             The manifest's path.
 
         Raises:
+            RefusedError: what is written is to be locked, and the store can't.
             StoreError: the store refuses, or did not keep what was written.
         """
+        check_locking(self.store, self.config.lock)
         path = f"{manifests_of(manifest.cluster)}{manifest.name.name}.json"
         data = encode(manifest)
         parse_manifest(data, path)
@@ -295,6 +305,7 @@ class Repository:
             manifest = parse_manifest(data, path)
             self._check_place(manifest, f"{listed.cluster}/{listed.name}", path)
             later = [self._note(note, manifest.id) for note in listed.notes]
+            manifest = applied(manifest, later, path)
         except FormatError as error:
             return _unreadable(listed, error)
         except NotFoundError as error:  # of a note: they go after their manifest
@@ -382,6 +393,8 @@ class Repository:
         finished, and that nothing lists, go too, as far as the store can see them; and notes and
         pins whose backup was removed.
 
+        What the store locks is left to a later sweep.
+
         Args:
             age: how old, by the store's own clock, an object must be.
         """
@@ -390,7 +403,7 @@ class Repository:
             info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
         ]
         dead += [info for cluster in self.clusters() for info in self._beside(cluster, before)]
-        dead += left_over(self.store, before)
+        dead = unlocked(self.store, [*dead, *left_over(self.store, before)])
         for info in dead:
             self.store.delete(info.path)
         partial = self.store.clear_partial(before)

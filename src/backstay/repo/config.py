@@ -1,6 +1,6 @@
 """The repository's own object: who it is, what it is for, and whom it is sealed to.
 
-Source: docs/formats.md. It is written once, by `init`.
+Source: docs/formats.md. It is written once, by `init`; see `generation` for what comes later.
 """
 
 import secrets
@@ -16,9 +16,11 @@ from backstay import __version__
 from backstay.errors import FormatError, RefusedError, UsageError
 from backstay.repo.document import FORMAT, check_time, decode
 from backstay.repo.identity import check_recipients
+from backstay.repo.lock import Lock
 from backstay.repo.manifest import Short
 
 PATH = "backstay.json"
+MAX_RECIPIENTS = 256
 
 
 class Role(StrEnum):
@@ -41,11 +43,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     format: Annotated[int, Meta(ge=1)] = FORMAT
     requires: tuple[Short, ...] = ()
     repository: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    generation: Annotated[int, Meta(ge=1, le=999_999)] = 1
     role: Role
     encryption: Encryption
-    recipients: Annotated[tuple[Short, ...], Meta(max_length=256)]
+    recipients: Annotated[tuple[Short, ...], Meta(max_length=MAX_RECIPIENTS)]
     created_at: datetime
     capabilities: dict[str, Any]
+    lock: Lock | None = None
     backstay_version: Short = __version__
 
     @property
@@ -55,7 +59,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_config(
-    role: Role, recipients: Sequence[str], capabilities: dict[str, Any], now: datetime
+    role: Role,
+    recipients: Sequence[str],
+    capabilities: dict[str, Any],
+    now: datetime,
+    lock: Lock | None = None,
 ) -> Config:
     """Make the configuration of a new repository.
 
@@ -64,6 +72,7 @@ def new_config(
         recipients: age recipients; none means that objects are not encrypted.
         capabilities: what the probe found.
         now: the time of day.
+        lock: how what is written is locked; None: not at all.
 
     Raises:
         UsageError: a recipient is none, or keys would lie unencrypted.
@@ -78,6 +87,40 @@ def new_config(
         recipients=sealed_to,
         created_at=now,
         capabilities=capabilities,
+        lock=lock,
+    )
+
+
+def with_recipients(current: Config, recipients: Sequence[str], now: datetime) -> Config:
+    """Make the generation that follows one, sealed to others.
+
+    Args:
+        current: the newest generation.
+        recipients: whom what is written from now on is sealed to.
+        now: the time of day.
+
+    Raises:
+        UsageError: a recipient is none.
+        RefusedError: the repository is not encrypted, or would be sealed to nobody or to too many.
+    """
+    sealed_to = check_recipients(recipients)
+    if current.encryption is not Encryption.AGE:
+        raise RefusedError(
+            "the repository is not encrypted, and what lies in it would stay so",
+            "make a new one with `backstay init --recipient`",
+        )
+    if not sealed_to:
+        raise RefusedError(
+            "nobody could read what is sealed to no recipient", "add another recipient first"
+        )
+    if len(sealed_to) > MAX_RECIPIENTS:
+        raise RefusedError(f"there are {MAX_RECIPIENTS} recipients already", "remove one first")
+    return msgspec.structs.replace(
+        current,
+        generation=current.generation + 1,
+        recipients=sealed_to,
+        created_at=now,
+        backstay_version=__version__,
     )
 
 

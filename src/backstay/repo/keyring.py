@@ -51,6 +51,7 @@ from backstay.repo.keyring_document import (
     parse_header,
     parse_keyring,
 )
+from backstay.repo.lock import unlocked
 from backstay.repo.manifest import KeyringEntry, ObjectEntry
 from backstay.repo.name import BackupId, Run, check_cluster
 from backstay.repo.packing import Readable
@@ -398,7 +399,7 @@ def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
     store = repository.store
     before = store.now() - age
     dead = [info for name in repository.clusters() for info in _half(store, name, before)]
-    dead += left_over(store, before)
+    dead = unlocked(store, [*dead, *left_over(store, before)])
     for info in dead:
         store.delete(info.path)
     partial = store.clear_partial(before)

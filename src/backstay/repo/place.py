@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from backstay.errors import BackstayError, FormatError, NotFoundError, NotVerifiedError
@@ -22,6 +23,9 @@ from backstay.repo.config import PATH, Config, parse_config
 from backstay.repo.document import MAX_SIZE
 from backstay.repo.store import Store
 from backstay.repo.url import Location, parse_url
+
+if TYPE_CHECKING:
+    from backstay.repo.stores.remote import RemoteStore
 
 _AMAZON = "amazonaws.com"
 _WEB = {80, 443}
@@ -46,8 +50,8 @@ def same_place(one: Store, one_config: Config, other: Store, other_config: Confi
     if one_config.repository == other_config.repository:
         return f"{one.url} and {other.url} are one repository, {one_config.repository}"
     first, second = parse_url(one.url), parse_url(other.url)
-    if first.scheme == second.scheme == "s3":
-        return _buckets(one, one_config, other, other_config)
+    if first.bucket and second.bucket and (why := _buckets(one, one_config, other, other_config)):
+        return why
     if first.scheme == second.scheme == "file" and (why := _directories(first, second)):
         return why
     return _seen(one, other, other_config) or _seen(other, one, one_config)
@@ -76,24 +80,26 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _buckets(one: Store, one_config: Config, other: Store, other_config: Config) -> str:
     # obstore takes 30 ms to import: not where both are directories.
-    from backstay.repo.stores.s3 import S3Store  # noqa: PLC0415
+    from backstay.repo.stores.remote import RemoteStore  # noqa: PLC0415
 
     name, same_name = parse_url(one.url).bucket, _bucket(one) == _bucket(other)
-    if not isinstance(one, S3Store) or not isinstance(other, S3Store):
+    if not isinstance(one, RemoteStore) or not isinstance(other, RemoteStore):
         return f"both are in the bucket {name}" if same_name else ""
-    if same_name and _server(one.bucket.endpoint, name) == _server(other.bucket.endpoint, name):
+    if same_name and _server(one, name) == _server(other, name):
         return f"both are in the bucket {name}: another prefix is no other place"
+    if type(one) is not type(other):
+        return ""
     try:
         for mine, theirs, config in ((one, other, one_config), (other, one, other_config)):
-            beside = S3Store(replace(theirs.bucket, prefix=mine.bucket.prefix))
+            beside = type(one)(replace(theirs.bucket, prefix=mine.bucket.prefix))
             if _is_at(beside, PATH, config):
                 return f"the bucket of {mine.url} is that of {theirs.url} under another name"
     except BackstayError as error:
         # A right to look there is not a thing to ask for; two names tell enough.
         if same_name:
             raise NotVerifiedError(
-                f"whether the buckets {name} at {one.bucket.endpoint or 'Amazon'} and at"
-                f" {other.bucket.endpoint or 'Amazon'} are one can't be told: {error.what}",
+                f"whether the buckets {name} at {one.bucket.server or 'Amazon'} and at"
+                f" {other.bucket.server or 'Amazon'} are one can't be told: {error.what}",
                 "write both endpoints alike, or name another bucket",
             ) from error
     return ""
@@ -103,14 +109,15 @@ def _bucket(store: Store) -> str:
     return parse_url(store.url).bucket
 
 
-def _server(endpoint: str | None, bucket: str) -> tuple[str, int]:
+def _server(store: "RemoteStore[Any]", bucket: str) -> tuple[str, int, str]:
     """Name a server, however its URL is spelt; Amazon's bucket names are those of all regions."""
-    parts = urlsplit(endpoint or f"https://s3.{_AMAZON}")
+    parts = urlsplit(store.bucket.server or f"https://s3.{_AMAZON}")
     host = (parts.hostname or "").lower().rstrip(".").removeprefix(f"{bucket}.")
     if host.removesuffix(".cn").endswith(_AMAZON):
-        return _AMAZON, 443
+        return _AMAZON, 443, ""
     port = parts.port or 443
-    return host, 443 if port in _WEB else port
+    # Azure's emulator has the account there.
+    return host, 443 if port in _WEB else port, parts.path.strip("/")
 
 
 def _seen(through: Store, sought: Store, config: Config) -> str:

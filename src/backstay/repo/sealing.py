@@ -17,6 +17,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import pyrage
 
@@ -27,11 +28,14 @@ from backstay.repo.manifest import ObjectEntry
 from backstay.repo.packing import PIECE, Packed, Readable, Sealing, Unpacked, compare
 from backstay.repo.store import Store, Writer
 
-__all__ = ["Sealed", "Sealing", "seal", "unseal"]
+__all__ = ["Sealed", "Sealing", "opens", "seal", "unseal"]
 
 #: A recipient takes about 100 bytes. pyrage takes quadratic time over an endless header.
 _HEADER_LIMIT = 64 << 10
 _HEADER_END = re.compile(rb"\n--- [^\n]*\n")
+_NO_KEY = "No matching keys"
+#: Follows the header; without it pyrage takes the header for cut.
+_NONCE = 16
 _STANZA = re.compile(rb"^-> X25519 ", re.MULTILINE)
 
 
@@ -141,6 +145,37 @@ def unseal(  # noqa: PLR0917 - what, where from, where to, by what: callers have
     came.finish()
 
 
+def opens(store: Store, stored: ObjectEntry, identities: Identities) -> bool:
+    """Tell whether one of the identities opens an object, from its first bytes alone.
+
+    That the header's own MAC fits is proven by it; what comes after the header is not looked at.
+
+    Args:
+        store: where the object lies.
+        stored: what the manifest says of it.
+        identities: private keys.
+
+    Raises:
+        DamagedError: it is no age file, or its header was changed.
+        NotFoundError: it is gone.
+        StoreError: the store refuses.
+    """
+    came = _Pieces(store.stream(stored.path), stored, None)
+    start = BytesIO(came.start(_NONCE))
+    try:
+        pyrage.decrypt_io(start, BytesIO(), list(identities.keys))
+    except pyrage.DecryptError as error:
+        if _NO_KEY in str(error):
+            return False
+        raise DamagedError(
+            f"{came.name} is damaged or cut short: {error}", "use another backup"
+        ) from None
+    except OSError:
+        # The header was good, and the key of the file was found: it is the payload that ends here.
+        return True
+    return True
+
+
 def _encrypt(packed: Packed, stored: "_Counted", keys: list[pyrage.x25519.Recipient]) -> None:
     try:
         pyrage.encrypt_io(packed, stored, keys)
@@ -157,7 +192,7 @@ def _decrypt(came: "_Pieces", unpacked: Unpacked, identities: Identities) -> Non
         pyrage.decrypt_io(came, unpacked, list(identities.keys))
     except (pyrage.DecryptError, OSError) as error:
         _raise_cause(came, unpacked)
-        if isinstance(error, pyrage.DecryptError) and "No matching keys" in str(error):
+        if isinstance(error, pyrage.DecryptError) and _NO_KEY in str(error):
             mine, theirs = len(identities.keys), len(_STANZA.findall(header))
             raise SealError(
                 f"{came.name} is sealed to {theirs} recipient{'s'[: theirs != 1]}, and"
@@ -231,6 +266,14 @@ class _Pieces:
             data += piece
         self._ready = memoryview(data)
         return data[: end.end()]
+
+    def start(self, more: int) -> bytes:
+        """Take the header, and at least some bytes more where there are as many."""
+        end = len(self.header()) + more
+        data = bytes(self._ready)
+        while len(data) < end and (piece := self._next()):
+            data += piece
+        return data
 
     def read(self, size: int, /) -> bytes:
         try:

@@ -2,9 +2,11 @@
 
     file:///dir                 a directory of this machine
     s3://bucket/prefix          an S3 bucket; the prefix may be left out
+    gs://bucket/prefix          a bucket of Google Cloud Storage
+    az://container/prefix       a container of Azure Blob Storage
 
-Settings that are not given come from the variables that aws-cli has too. A URL never holds
-credentials: it stands in argument lists, logs and error messages.
+Settings that are not given come from the variables that each service's own tools have too. A URL
+never holds credentials: it stands in argument lists, logs and error messages.
 """
 
 import os
@@ -22,13 +24,21 @@ from backstay.repo.store import Store
 from backstay.repo.stores.file import FileStore
 
 if TYPE_CHECKING:
-    from backstay.repo.stores.s3 import Bucket
+    from backstay.repo.stores.az import AzStore
+    from backstay.repo.stores.gs import GsStore
+    from backstay.repo.stores.s3 import S3Store
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 _PREFIX = re.compile(r"[A-Za-z0-9!_*'()=+,$;&-][A-Za-z0-9!_.*'()=+,$;& -]{0,199}")
-_LATER = {"gs": "Google Cloud Storage", "az": "Azure Blob Storage", "abfs": "Azure Blob Storage"}
+#: How a bucket is named, and what to set instead of credentials in the URL.
+_REMOTE = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT, and AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN",
+}
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}")
 _CA_LIMIT = 16 << 20
-_SYNTAX = "write file:///dir or s3://bucket/prefix"
+_SYNTAX = "write file:///dir, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +68,8 @@ class Location:
     """A repository's URL, taken apart.
 
     Attributes:
-        scheme: `file` or `s3`.
-        bucket: empty for a directory.
+        scheme: `file`, `s3`, `gs` or `az`.
+        bucket: or the container; empty for a directory.
         path: the directory, or the prefix in the bucket.
     """
 
@@ -82,18 +92,13 @@ def parse_url(url: str) -> Location:
     if "@" in rest.partition("/")[0] or (scheme != "file" and "@" in rest):
         raise UsageError(
             f"the repository's URL ({scheme[:10]}://...) has a user or credentials in it",
-            "leave them out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            f"leave them out, and set {_REMOTE.get(scheme, _REMOTE['s3'])}",
         )
     if scheme == "file":
         return Location("file", "", _directory(url, rest))
-    if scheme == "s3":
+    if scheme in _REMOTE:
         bucket, _, prefix = rest.partition("/")
-        return Location("s3", _bucket(url, bucket), _prefix(url, prefix))
-    if scheme in _LATER:
-        raise UsageError(
-            f"{_shown(url)}: {_LATER[scheme]} comes with a later version",
-            "use file:// or s3:// until then",
-        )
+        return Location(scheme, _bucket(url, bucket, scheme), _prefix(url, prefix))
     raise UsageError(f"{_shown(url)}: {scheme[:20]} is no kind of repository", _SYNTAX)
 
 
@@ -115,9 +120,10 @@ def _directory(url: str, rest: str) -> str:
     return "/" + normal.lstrip("/")
 
 
-def _bucket(url: str, bucket: str) -> str:
+def _bucket(url: str, bucket: str, scheme: str) -> str:
     if not _BUCKET.fullmatch(bucket):
-        raise UsageError(f"{_shown(url)} names no bucket", "write s3://bucket/prefix")
+        what = "container" if scheme == "az" else "bucket"
+        raise UsageError(f"{_shown(url)} names no {what}", f"write {scheme}://{what}/prefix")
     return bucket
 
 
@@ -148,10 +154,7 @@ def open_store(
     location = parse_url(url)
     if location.scheme == "file":
         return FileStore(Path(location.path))
-    # obstore takes 30 ms to import: not for a repository in a directory.
-    from backstay.repo.stores.s3 import S3Store  # noqa: PLC0415
-
-    return S3Store(_in_s3(location, access or Access(), environment))
+    return _remote(location, access or Access(), environment)
 
 
 def server_of(
@@ -171,52 +174,106 @@ def server_of(
     location = parse_url(url)
     if location.scheme == "file":
         return ""
-    return _in_s3(location, access or Access(), environment).server
+    return _remote(location, access or Access(), environment).bucket.address
 
 
-def _in_s3(location: Location, access: Access, environment: Mapping[str, str]) -> "Bucket":
-    from backstay.repo.stores.s3 import Bucket  # noqa: PLC0415 - as above
+def _remote(
+    location: Location, access: Access, environment: Mapping[str, str]
+) -> "S3Store | GsStore | AzStore":
+    if location.scheme == "gs":
+        return _google(location, access, environment)
+    if location.scheme == "az":
+        return _azure(location, access, environment)
+    return _s3(location, access, environment)
+
+
+# obstore takes 30 ms to import: not for a repository in a directory.
+
+
+def _s3(location: Location, access: Access, environment: Mapping[str, str]) -> "S3Store":
+    from backstay.repo.stores.s3 import Bucket, S3Store  # noqa: PLC0415
 
     bundle = access.ca_bundle or _path(environment.get("AWS_CA_BUNDLE"))
-    return Bucket(
-        name=location.bucket,
-        prefix=location.path,
-        endpoint=_endpoint(access, environment),
-        region=_region(access, environment),
-        virtual_hosted=access.virtual_hosted,
-        allow_http=access.allow_http,
-        authorities=_authorities(bundle) if bundle else b"",
-        proxies=access.proxies,
+    return S3Store(
+        Bucket(
+            name=location.bucket,
+            prefix=location.path,
+            endpoint=_endpoint(
+                access.endpoint
+                or environment.get("AWS_ENDPOINT_URL_S3")
+                or environment.get("AWS_ENDPOINT_URL"),
+                "S3",
+                access,
+            ),
+            region=access.region
+            or environment.get("AWS_REGION")
+            or environment.get("AWS_DEFAULT_REGION")
+            or "us-east-1",
+            virtual_hosted=access.virtual_hosted,
+            allow_http=access.allow_http,
+            authorities=_authorities(bundle) if bundle else b"",
+            proxies=access.proxies,
+        )
     )
 
 
-def _region(access: Access, environment: Mapping[str, str]) -> str:
-    named = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-    return access.region or named or "us-east-1"
+def _google(location: Location, access: Access, environment: Mapping[str, str]) -> "GsStore":
+    from backstay.repo.stores.gs import Bucket, GsStore  # noqa: PLC0415
 
-
-def _endpoint(access: Access, environment: Mapping[str, str]) -> str | None:
-    endpoint = (
-        access.endpoint
-        or environment.get("AWS_ENDPOINT_URL_S3")
-        or environment.get("AWS_ENDPOINT_URL")
+    return GsStore(
+        Bucket(
+            name=location.bucket,
+            prefix=location.path,
+            endpoint=_endpoint(environment.get("GOOGLE_BASE_URL"), "Google", access),
+            allow_http=access.allow_http,
+            authorities=_authorities(access.ca_bundle) if access.ca_bundle else b"",
+            proxies=access.proxies,
+        )
     )
+
+
+def _azure(location: Location, access: Access, environment: Mapping[str, str]) -> "AzStore":
+    from backstay.repo.stores.az import AzStore, Container  # noqa: PLC0415
+
+    account = environment.get("AZURE_STORAGE_ACCOUNT") or environment.get(
+        "AZURE_STORAGE_ACCOUNT_NAME", ""
+    )
+    if not _ACCOUNT.fullmatch(account):
+        raise UsageError(
+            f"az://{location.bucket} is in a storage account, and none is named",
+            "set AZURE_STORAGE_ACCOUNT to its name: 3 to 24 characters a-z and 0-9",
+        )
+    return AzStore(
+        Container(
+            name=location.bucket,
+            prefix=location.path,
+            account=account,
+            endpoint=_endpoint(environment.get("AZURE_STORAGE_ENDPOINT"), "Azure", access),
+            allow_http=access.allow_http,
+            authorities=_authorities(access.ca_bundle) if access.ca_bundle else b"",
+            proxies=access.proxies,
+        )
+    )
+
+
+def _endpoint(endpoint: str | None, service: str, access: Access) -> str | None:
     if not endpoint:
         return None
     try:
         parts = urlsplit(endpoint)
         port = parts.port
     except ValueError:
-        raise UsageError("the S3 endpoint is no URL", "write https://host:port") from None
+        raise UsageError(f"the {service} endpoint is no URL", "write https://host:port") from None
     if parts.username is not None or parts.password is not None:
-        raise UsageError("the S3 endpoint has a user or password in it", "leave them out")
+        raise UsageError(f"the {service} endpoint has a user or password in it", "leave them out")
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise UsageError(f"{endpoint[:200]!r} is no S3 endpoint", "write https://host:port")
+        raise UsageError(f"{endpoint[:200]!r} is no {service} endpoint", "write https://host:port")
     if parts.query or parts.fragment:
-        raise UsageError("the S3 endpoint has a query in it", "write https://host:port")
+        raise UsageError(f"the {service} endpoint has a query in it", "write https://host:port")
     if parts.scheme == "http" and not access.allow_http:
         raise UsageError(
-            f"the S3 endpoint {endpoint} is plain http: anyone on the way sees what is listed",
+            f"the {service} endpoint {endpoint} is plain http: anyone on the way sees what is"
+            " listed",
             "write https://, or allow it with --allow-http",
         )
     return endpoint.rstrip("/")

@@ -1,31 +1,24 @@
-"""Why an S3 server, or the way to it, said no: read from obstore's errors, in plain words.
+"""Why an object store, or the way to it, said no: read from obstore's errors, in plain words.
 
 obstore gives most failures one type and a long text: the server's answer and the layers of the
 HTTP client, one in the other. What is known is looked for in it. Nothing of the text itself is
 handed on but the server's error code and message: the rest can hold signed requests, session
 tokens and a proxy's password.
 
-Source: Amazon S3, "Error responses"; the texts of object_store, reqwest and rustls were taken
-from failures against real servers (tests/repo/test_store_failures.py keeps them true).
+Source: Amazon S3, "Error responses"; Azure Blob Storage, "Blob service error codes"; Google Cloud
+Storage, "HTTP status and error codes for XML". The texts of object_store, reqwest and rustls were
+taken from failures against real servers (tests/repo/test_store_failures.py keeps them true).
 """
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]{1,400})</Message>")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
-
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to valid credentials"
-_POLICY = (
-    "allow s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and"
-    " s3:AbortMultipartUpload on its objects"
-)
-_REGION = "give the bucket's region with --s3-region or AWS_REGION"
-_TOKEN = "get new temporary credentials"  # noqa: S105 - advice, not a secret
-_LOCK = "set AWS_CHECKSUM_ALGORITHM=SHA256: buckets with object lock want a checksum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +36,54 @@ class Reason:
     full: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A kind of object store, in the words that a user of it knows.
+
+    Attributes:
+        name: what it is called.
+        container: what it keeps objects in.
+        owner: who runs it, where no endpoint is named.
+        variables: how the variables with its settings begin.
+        no_bucket: its error code for a bucket that is not there.
+        credentials: what to do about credentials.
+        policy: the rights that are needed.
+        metadata: part of the URL that a machine in its cloud asks for credentials.
+        codes: reasons by its own error codes.
+        residue: what killed uploads leave; see `Store`.
+    """
+
+    name: str
+    container: str
+    owner: str
+    variables: str
+    no_bucket: str
+    credentials: str
+    policy: str
+    metadata: str
+    codes: Mapping[str, Reason]
+    residue: str = ""
+
+    @property
+    def no_credentials(self) -> Reason:
+        """Nothing that a request could be signed with was found."""
+        do = f"{self.credentials}, or run where a role is given"
+        return Reason(f"there are no credentials for {self.name}", do)
+
+
 #: Where obstore says no more than that.
 VAGUE = Reason("no connection, or no answer", "look at the server and the network")
 
-#: By the server's own error code.
-_CODES = {
+_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to valid credentials"
+_POLICY = (
+    "allow s3:ListBucket on the bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and"
+    " s3:AbortMultipartUpload on its objects"
+)
+_REGION = "give the bucket's region with --s3-region or AWS_REGION"
+_TOKEN = "get new temporary credentials"  # noqa: S105 - advice, not a secret
+_LOCK = "set AWS_CHECKSUM_ALGORITHM=SHA256: buckets with object lock want a checksum"
+
+_S3_CODES = {
     "InvalidAccessKeyId": Reason("the server does not know the access key", _CREDENTIALS),
     "SignatureDoesNotMatch": Reason("the secret key does not fit the access key", _CREDENTIALS),
     "AccessDenied": Reason("access is denied", _POLICY),
@@ -70,15 +106,94 @@ _CODES = {
     "XMinioStorageFull": Reason("the server's disks are full", "free some space", full=True),
 }
 
+S3 = Service(
+    name="S3",
+    container="bucket",
+    owner="Amazon",
+    variables="AWS_",
+    no_bucket="NoSuchBucket",
+    credentials=_CREDENTIALS,
+    policy=_POLICY,
+    metadata="latest/api/token",
+    codes=_S3_CODES,
+    residue=(
+        "uploads that were killed half-way stay hidden in the bucket and are paid for; only a rule"
+        " of the bucket removes them: a lifecycle rule with AbortIncompleteMultipartUpload,"
+        " DaysAfterInitiation 1"
+    ),
+)
+
+_GS_CREDENTIALS = "set GOOGLE_APPLICATION_CREDENTIALS to a service account's file"
+_GS_POLICY = (
+    "allow storage.objects.list, .get, .create and .delete, and storage.multipartUploads.create"
+    " and .abort on the bucket (the role Storage Object User)"
+)
+_GS_DENIED = Reason("access is denied", _GS_POLICY)
+_GS_CODES = {
+    "AccessDenied": _GS_DENIED,
+    "Forbidden": _GS_DENIED,
+    "AuthenticationRequired": Reason("the server wants credentials", _GS_CREDENTIALS),
+    "InvalidSecurity": Reason("the server does not accept the credentials", _GS_CREDENTIALS),
+    "NoSuchBucket": Reason("there is no such bucket", "make the bucket, or mend the URL"),
+    "UserProjectAccountProblem": Reason("the bucket's project can't be used", "see its billing"),
+    "SlowDown": Reason("the server is overloaded", "try again later"),
+    "ServiceUnavailable": Reason("the server is not available", "try again later"),
+    "ObjectUnderActiveHold": Reason("the object is under a hold", "release the hold first"),
+    "RetentionPolicyNotMet": Reason("the bucket retains the object", "wait until it does not"),
+}
+GS = Service(
+    name="Google Cloud Storage",
+    container="bucket",
+    owner="Google",
+    variables="GOOGLE_",
+    no_bucket="NoSuchBucket",
+    credentials=_GS_CREDENTIALS,
+    policy=_GS_POLICY,
+    metadata="computeMetadata",
+    codes=_GS_CODES,
+    residue=(
+        "uploads that were killed half-way stay hidden in the bucket and are paid for; only a rule"
+        " of the bucket removes them: a lifecycle rule with AbortIncompleteMultipartUpload, age 1"
+    ),
+)
+
+_AZ_CREDENTIALS = (
+    "set AZURE_STORAGE_ACCOUNT, and AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN to valid"
+    " credentials"
+)
+_AZ_POLICY = "allow to read, add, write, delete and list blobs (Storage Blob Data Contributor)"
+_AZ_UNKNOWN = Reason("the server does not accept the credentials", _AZ_CREDENTIALS)
+_AZ_DENIED = Reason("access is denied", _AZ_POLICY)
+_AZ_CODES = {
+    "AuthenticationFailed": _AZ_UNKNOWN,
+    "AuthorizationFailure": _AZ_UNKNOWN,
+    "InvalidAuthenticationInfo": _AZ_UNKNOWN,
+    "NoAuthenticationInformation": _AZ_UNKNOWN,
+    "AuthorizationPermissionMismatch": _AZ_DENIED,
+    "AuthorizationProtocolMismatch": Reason("the account takes https only", "write https://"),
+    "InsufficientAccountPermissions": _AZ_DENIED,
+    "AccountIsDisabled": Reason("the storage account is disabled", "enable it"),
+    "ContainerNotFound": Reason("there is no such container", "make it, or mend the URL"),
+    "ContainerBeingDeleted": Reason("the container is being deleted", "name another one"),
+    "ServerBusy": Reason("the server is overloaded", "try again later"),
+    "InternalError": Reason("the server is not available", "try again later"),
+    "BlobArchived": Reason("the object is in an archive", "bring it to the hot tier first"),
+    "BlobImmutableDueToPolicy": Reason("the container keeps the object", "wait until it does not"),
+}
+AZ = Service(
+    name="Azure Blob Storage",
+    container="container",
+    owner="Azure",
+    variables="AZURE_",
+    no_bucket="ContainerNotFound",
+    credentials=_AZ_CREDENTIALS,
+    policy=_AZ_POLICY,
+    metadata="metadata/identity",
+    codes=_AZ_CODES,
+)
+
 #: By words in the text of a failure that has no answer of the server, the first that is found.
 _SIGNS = (
-    (
-        "latest/api/token",
-        Reason(
-            "there are no credentials for S3",
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role is given",
-        ),
-    ),
     (
         "UnknownIssuer",
         Reason(
@@ -145,23 +260,26 @@ _SIGNS = (
 )
 
 
-def reason_of(error: Exception) -> Reason:
+def reason_of(error: Exception, service: Service = S3) -> Reason:
     """Say why a request failed.
 
     Args:
         error: what obstore raised.
+        service: what was asked.
     """
     text = str(error)
     code = _CODE.search(text)
     status = _STATUS.search(text)
-    if code is None and (status is None or "latest/api/token" in text):
+    if service.metadata in text:
+        return service.no_credentials
+    if code is None and status is None:
         return _by_sign(text)
     if "x-amz-checksum" in text:
         return Reason("the bucket wants a checksum with each write", _LOCK)
-    if code is not None and code[1] in _CODES:
-        known = _CODES[code[1]]
+    if code is not None and code[1] in service.codes:
+        known = service.codes[code[1]]
         return Reason(known.what + _said(text), known.do, known.full)
-    return _by_status(int(status[1]) if status else 0, code[1] if code else "", text)
+    return _by_status(int(status[1]) if status else 0, code[1] if code else "", text, service)
 
 
 def is_unknown_request(error: Exception) -> bool:
@@ -177,11 +295,11 @@ def _by_sign(text: str) -> Reason:
     return Reason("the request failed", "look at the endpoint, the server and the network")
 
 
-def _by_status(status: int, code: str, text: str) -> Reason:
+def _by_status(status: int, code: str, text: str, service: Service) -> Reason:
     if "Client sent an HTTP request to an HTTPS server" in text:
         return _by_sign(text)
     if status in {401, 403}:
-        return Reason("access is denied", f"{_CREDENTIALS}; {_POLICY}")
+        return Reason("access is denied", f"{service.credentials}; {service.policy}")
     if status == 507:
         return Reason("the server is full", "free some space", full=True)
     answer = " ".join(word for word in (str(status or ""), code) if word)
