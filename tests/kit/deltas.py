@@ -2,12 +2,16 @@
 
 import mmap
 import tempfile
+from bisect import bisect_left
 
-from backstay.mvcc.delta import Delta, Position, read_delta
+from backstay.mvcc.delta import Delta, Mark, Position, read_delta
 from backstay.mvcc.deltawriter import DeltaWriter, Origin, Written
 from backstay.mvcc.keyvalue import parse_keyvalue
 from backstay.mvcc.revision import parse_revision
 from backstay.mvcc.snapshot import Snapshot
+from kit.snapfile import varint
+
+__all__ = ["varint"]
 
 LINEAGE = "0123456789abcdef"
 ORIGIN = Origin("prod", LINEAGE, "w1")
@@ -18,6 +22,11 @@ EPOCH = 1_795_000_000_000
 def at(revision: int) -> int:
     """When a revision was written, in deltas from here: milliseconds since 1970."""
     return EPOCH + 1000 * revision
+
+
+def read_mark(revision: int) -> Mark:
+    """The time of a revision, as a delta has it."""
+    return Mark(revision, at(revision))
 
 
 def add(writer: DeltaWriter, key: bytes, value: bytes) -> None:
@@ -53,11 +62,9 @@ def elements_of(path) -> list[tuple[bytes, bytes]]:
 def chain(elements, begin: int, size: int, *, origin=ORIGIN) -> list[Written]:
     """Deltas of `size` revisions each, one after the other."""
     found: list[Written] = []
-    rest = [(key, value) for key, value in elements if parse_revision(key).main >= begin]
-    while rest:
-        last = begin + size - 1
-        some = [item for item in rest if parse_revision(item[0]).main <= last]
-        rest = rest[len(some) :]
+    mains = [int.from_bytes(key[:8], "big") for key, _ in elements]
+    while begin <= mains[-1]:
+        some = elements[bisect_left(mains, begin) : bisect_left(mains, begin + size)]
         previous = found[-1].digest if found else ""
         found.append(written(some, (begin,), origin=origin, number=len(found), previous=previous))
         begin += size

@@ -27,7 +27,6 @@ without a change can still say until when nothing happened. Source: docs/formats
 import hashlib
 import mmap
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
 from typing import Annotated, NamedTuple, NoReturn
@@ -154,10 +153,20 @@ class Block:
     start: int
     end: int
 
+    @property
+    def key_sizes(self) -> NDArray[np.int64]:
+        """Bytes of each key."""
+        sizes: NDArray[np.int64] = ELEMENT_SIZE + (self.sizes >> np.uint32(31)).astype(np.int64)
+        return sizes
+
+    @property
+    def value_sizes(self) -> NDArray[np.int64]:
+        """Bytes of each value."""
+        return (self.sizes & np.uint32(_LENGTH_BITS)).astype(np.int64)
+
     def run(self) -> Run:
         """Give them as the leaves of a bolt file are given."""
-        value_sizes = (self.sizes & np.uint32(_LENGTH_BITS)).astype(np.int64)
-        key_sizes = ELEMENT_SIZE + (self.sizes >> np.uint32(31)).astype(np.int64)
+        key_sizes, value_sizes = self.key_sizes, self.value_sizes
         stops = self.start + np.cumsum(key_sizes + value_sizes)
         values = stops - value_sizes
         return Run([self.start], [self.end], values - key_sizes, values, stops, 0)
@@ -301,9 +310,7 @@ class _Reader:
             self._fail("a block has fewer changes than it says")
         sizes: NDArray[np.uint32] = np.frombuffer(self._data, "<u4", count, body)
         block = Block(sizes, start, end)
-        total = int((sizes & np.uint32(_LENGTH_BITS)).sum(dtype=np.int64))
-        total += count * ELEMENT_SIZE + int((sizes >> np.uint32(31)).sum(dtype=np.int64))
-        if total != end - start:
+        if int((block.key_sizes + block.value_sizes).sum()) != end - start:
             self._fail("a block has other sizes than it says")
         return block
 
@@ -342,10 +349,3 @@ class _Version(msgspec.Struct):
 
     format: int = 0
     requires: tuple[object, ...] = ()
-
-
-def joined(data: mmap.mmap, run: Run) -> Iterator[memoryview]:
-    """Give the bytes of the changes of a run, piece by piece."""
-    view = memoryview(data)
-    for start, end in zip(run.starts, run.ends, strict=True):
-        yield view[start:end]
