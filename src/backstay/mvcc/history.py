@@ -56,6 +56,11 @@ class Past:
         """How many recorded changes are added."""
         return self.recorded.changes if self.recorded else 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of these."""
+        return self.recorded.size if self.recorded else 0
+
     def log(self) -> Append | None:
         """Give what is to be done with bucket `key`; None where nothing is."""
         recorded = self.recorded

@@ -71,6 +71,7 @@ class Recorded:
     Attributes:
         revision: the last that is wanted.
         changes: how many there are.
+        size: bytes of their keys and values.
         lease_ids: of all leases that these changes name.
 
     Raises:
@@ -89,7 +90,7 @@ class Recorded:
         self._wanted = Position(revision + 1)
         self._parts: list[_Part] = []
         self.revision = revision
-        self.changes = 0
+        self.changes = self.size = 0
         self.lease_ids: set[int] = set()
         for before, then in pairwise(deltas):
             _check_chain(before, then)
@@ -153,6 +154,7 @@ class Recorded:
                 begin, stop = _position(elements, first), _after(elements, last)
                 self._parts.append(_Part(source, block, first, last, begin, stop))
                 self.changes += last - first
+                self.size += int(elements.stops[last - 1] - elements.starts[first])
                 self.lease_ids.update(np.unique(elements.leases[first:last]).tolist())
             at = end
         self.lease_ids.discard(0)

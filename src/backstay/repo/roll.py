@@ -147,6 +147,19 @@ def recorded(
     return whole
 
 
+def begin_before(repository: Repository, cluster: str, lineage: str, second: float) -> Position:
+    """Give a position before which no delta matters for a time; from one LIST of rolls.
+
+    Args:
+        repository: where they lie.
+        cluster: whose.
+        lineage: of which life.
+        second: the time, in seconds since 1970.
+    """
+    rolls = _rolls(repository, cluster, lineage)
+    return max((one.begin for one in rolls if one.first <= second), default=Position(0))
+
+
 def _rolls(repository: Repository, cluster: str, lineage: str = "") -> Iterator[Stretch]:
     for info in repository.store.list(rolls_of(cluster, lineage)):
         *_, life, last = info.path.split("/")
