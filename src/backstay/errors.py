@@ -58,6 +58,10 @@ class NotFoundError(BackstayError):
     """What was asked for by name is not there."""
 
 
+class GapError(NotFoundError):
+    """Some revisions on the way to the one that was asked for are not recorded."""
+
+
 class FormatError(BackstayError):
     """A document (manifest, configuration, identity) can't be understood, or is too new."""
 

@@ -122,9 +122,9 @@ class FaultyStore:
         self._end(fault, path)
         return facts
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         fault = self._begin("list", prefix)
-        found = list(self.store.list(prefix))
+        found = list(self.store.list(prefix, after=after))
         self._end(fault, prefix)
         return iter(found[: len(found) // 2] if fault is Fault.SHORT else found)
 

@@ -54,3 +54,9 @@ def dumps(name: str) -> dict[int, list[bytes]]:
         revision = int(path.name.split(".rev")[1].split(".")[0])
         found[revision] = zstd.decompress(path.read_bytes()).splitlines()
     return found
+
+
+def events(name: str) -> list[bytes]:
+    """The lines of the changes after the compaction, in their order."""
+    path = _folder(name) / f"{name}.events.zst"
+    return zstd.decompress(path.read_bytes()).splitlines()

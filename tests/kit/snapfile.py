@@ -68,7 +68,7 @@ def snapshot(
     trailer: bool = True,
     **buckets,
 ) -> bytes:
-    """A file with those changes in bucket `key`; `buckets` are dicts for the others."""
+    """A file with those changes in bucket `key`; `buckets` are dicts for the others, or None."""
     pages = Pages(page_size)
     meta = {b"consistent_index": bytes(7) + b"\x09", **buckets.pop("meta", {})}
     if compacted is not None:
@@ -78,7 +78,11 @@ def snapshot(
         meta[b"scheduledCompactRev"] = element_key(scheduled)
     root = tree(pages, [(change.key, change.value) for change in changes], 3)
     small = {"meta": meta, "lease": {}, "auth": {}, "alarm": {}, "members": {}, **buckets}
-    top = [(name.encode(), inline(sorted(items.items()))) for name, items in small.items()]
+    top = [
+        (name.encode(), inline(sorted(items.items())))
+        for name, items in small.items()
+        if items is not None
+    ]
     pages.leaf(2, sorted([*top, (b"key", bucket(root))]), flags=1, overflow=0)
     assert len(pages.pages[2]) <= page_size, "the small buckets are too large"
     image = pages.image()

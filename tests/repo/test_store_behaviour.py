@@ -244,6 +244,15 @@ def test_listing_is_by_folder_and_in_the_order_of_bytes(any_store):
     assert [info.size for info in any_store.list("ab")] == [4]
 
 
+def test_a_listing_can_begin_after_a_name(any_store):
+    for name in ("a/1", "a/2", "a/3", "b/1"):
+        any_store.put_new(name, b"")
+    assert [info.path for info in any_store.list("a", after="a/1")] == ["a/2", "a/3"]
+    assert [info.path for info in any_store.list("a", after="a/2x")] == ["a/3"]
+    assert [info.path for info in any_store.list(after="a/3")] == ["b/1"]
+    assert [info.path for info in any_store.list("a", after="a/3")] == []
+
+
 def test_a_long_listing_is_whole(store, request):
     number = 1200 if "file" in request.node.name else 60
     names = sorted(f"many/{number:05}" for number in range(number))

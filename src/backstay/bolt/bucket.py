@@ -111,13 +111,14 @@ class Bucket:
             yield page
 
     def walk(
-        self, visited: Visited, steps: list[Step] | None = None
+        self, visited: Visited, steps: list[Step] | None = None, upto: bytes | None = None
     ) -> Iterator[tuple[Page, Step]]:
         """Walk the leaves in key order, each with the keys that may lie there.
 
         Args:
             visited: pages that count as seen; those of the walk are added.
             steps: the subtrees to walk; default: all.
+            upto: leave out those that have no key up to this one.
 
         Raises:
             DamagedError: the tree is damaged.
@@ -125,6 +126,8 @@ class Bucket:
         stack = self.steps() if steps is None else steps[::-1]
         while stack:
             step = stack.pop()
+            if upto is not None and step.low > upto:
+                continue
             page = self.visit(step, visited)
             if page.is_leaf:
                 yield page, step
@@ -232,7 +235,7 @@ class Bucket:
         Raises:
             DamagedError: the path to it is damaged.
         """
-        for element in self.image.elements(self._path(key)[-1], self.owner):
+        for element in self.image.elements(self.path(key)[-1], self.owner):
             if self.image.data[element.key : element.value] == key:
                 return element
         return None
@@ -256,7 +259,7 @@ class Bucket:
         Raises:
             DamagedError: the path to it is damaged, or the value is a bucket.
         """
-        elements = deque(self.image.elements(self._path(None)[-1], self.owner), maxlen=1)
+        elements = deque(self.image.elements(self.path(None)[-1], self.owner), maxlen=1)
         if not elements:
             return self._last_by_walk()
         found = elements[0]
@@ -276,10 +279,17 @@ class Bucket:
         Raises:
             DamagedError: a page on the way is damaged.
         """
-        return tuple(page.number for page in self._path(None)) if self._inline is None else ()
+        return tuple(page.number for page in self.path(None)) if self._inline is None else ()
 
-    def _path(self, key: bytes | None) -> list[Page]:
-        """The pages from the root to the leaf that has `key`, or to the rightmost one."""
+    def path(self, key: bytes | None) -> list[Page]:
+        """Give the pages from the root to the leaf that has `key`, or to the rightmost one.
+
+        Args:
+            key: the key; None goes to the right.
+
+        Raises:
+            DamagedError: a page on the way is damaged.
+        """
         if self._inline is not None:
             return [self._inline]
         path = [self.image.page(self.root, self.owner)]

@@ -16,15 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
-from backstay.bolt.bucket import Bucket, Visited, open_bucket
+from backstay.bolt.bucket import Visited, open_bucket
+from backstay.bolt.edge import Cut, cut
 from backstay.bolt.file import BoltFile
-from backstay.bolt.image import Element as Place
-from backstay.bolt.image import Page
 from backstay.bolt.page import BUCKET_FLAG, BUCKET_HEADER
 from backstay.bolt.sweep import Sweep
 from backstay.bolt.tree import Bytes, Edge, Element, PageWriter, TreeWriter
 from backstay.bolt.write import FIRST_PAGE, metas
+
+if TYPE_CHECKING:
+    from backstay.bolt.image import Element as Place
+    from backstay.bolt.packed import Packed
 
 #: A multiple of every page size; large enough that the work for each page counts, small enough
 #: to stay in a processor's cache from one use to the next.
@@ -46,13 +50,16 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Keep what a bucket has and put elements after it.
+    """Keep what a bucket has, or its beginning, and put elements after it.
 
     Attributes:
-        elements: gives them in the order of their keys, the same at each call.
+        elements: gives them in the order of their keys, the same at each call; one by one, or
+            many that lie one after the other.
+        upto: the last key that is kept; None keeps all.
     """
 
-    elements: Callable[[], Iterable[Element]]
+    elements: Callable[[], "Iterable[Element | Packed]"]
+    upto: bytes | None = None
 
 
 Change = Replace | Append
@@ -79,7 +86,7 @@ class Patch:
         self._image = source.image
         self._view = memoryview(source.image.data)
         self._changes = changes
-        self._appended: dict[bytes, Bucket] = {}
+        self._cuts: dict[bytes, Cut] = {}
         self._kept, self._missing = self._survey()
         self._root, self._high_water = self._measure() if changes else (0, 0)
         self.size = self._high_water * source.page_size if changes else source.size
@@ -144,7 +151,7 @@ class Patch:
 
     def _measure(self) -> tuple[int, int]:
         """Build the new pages for nothing: where the root comes to lie, and how many there are."""
-        pages = PageWriter(lambda _: None, self._source.page_size, self._source.high_water)
+        pages = PageWriter(None, self._source.page_size, self._source.high_water)
         return deque(self._build(pages), maxlen=1).pop(), pages.next
 
     def _build(self, pages: PageWriter) -> Iterator[int]:
@@ -156,9 +163,13 @@ class Patch:
             change = self._changes.get(name)
             value: Bytes
             if change is not None:
-                tree = TreeWriter(pages, edge=self._edge(name))
+                found = self._cuts.get(name)
+                tree = TreeWriter(pages, edge=found.edge if found else Edge())
                 for element in change.elements():
-                    tree.extend((element,))
+                    if isinstance(element, tuple):
+                        tree.extend((element,))
+                    else:
+                        tree.extend_packed(element)
                     yield 0
                 sequence = open_bucket(self._image, name, place).sequence if place else 0
                 value = BUCKET_HEADER.pack(tree.finish(), sequence)
@@ -167,26 +178,6 @@ class Patch:
             names.extend(((name, value),))
             yield 0
         yield names.finish()
-
-    def _edge(self, name: bytes) -> Edge:
-        bucket = self._appended.get(name)
-        if bucket is None:
-            return Edge()
-        if bucket.inline:
-            branches, leaf = [], next(bucket.leaves())
-        else:
-            path = (self._image.page(number, bucket.owner) for number in bucket.edge())
-            *branches, leaf = path
-        lefts = []
-        for page in reversed(branches):
-            numbers, keys = self._image.branch(page, bucket.owner)
-            lefts.append(list(zip(keys, numbers, strict=True))[:-1])
-        last = bucket.last()
-        return Edge(self._elements(leaf, bucket.owner), lefts, last[0] if last else b"")
-
-    def _elements(self, leaf: Page, owner: str) -> Iterator[Element]:
-        for place in self._image.elements(leaf, owner):
-            yield self._image.data[place.key : place.value], self._view[place.value : place.end]
 
     def _survey(self) -> tuple[bytearray, list[bytes]]:
         """Prove the source; give a byte for each page, 1 where it is kept, and missing buckets."""
@@ -197,17 +188,17 @@ class Patch:
             change = self._changes.get(name)
             if isinstance(change, Replace):
                 continue
-            for _ in Sweep(bucket, visited).runs():
+            upto = change.upto if change else None
+            for _ in Sweep(bucket, visited, upto=upto).runs():
                 pass
-            if isinstance(change, Append):
-                self._appended[name] = bucket
+            if change:
+                self._cuts[name] = cut(bucket, upto)
         kept = bytearray(visited.seen)
         # Of what is in use, this is written anew at the end of the file.
-        for page in re.finditer(b"\1", tops):
-            kept[page.start()] = 0
-        for bucket in self._appended.values():
-            for number in () if bucket.inline else bucket.edge():
-                pages = self._image.page(number, bucket.owner).overflow + 1
-                kept[number : number + pages] = bytes(pages)
+        for top in re.finditer(b"\1", tops):
+            kept[top.start()] = 0
+        for found in self._cuts.values():
+            for page in found.opened:
+                kept[page.number : page.number + page.overflow + 1] = bytes(page.overflow + 1)
         kept[:FIRST_PAGE] = b"\1" * FIRST_PAGE
         return kept, sorted(self._changes.keys() - buckets.keys())

@@ -7,6 +7,7 @@ looked at page by page.
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -61,10 +62,14 @@ class Sweep:
     Args:
         bucket: whose leaves.
         visited: pages that count as seen; those of the sweep are added.
+        upto: leave out leaves that have no key up to this one; the last one may have later ones.
     """
 
-    def __init__(self, bucket: Bucket, visited: Visited | None = None) -> None:
+    def __init__(
+        self, bucket: Bucket, visited: Visited | None = None, *, upto: bytes | None = None
+    ) -> None:
         self._bucket = bucket
+        self._upto = upto
         self._image: Image = bucket.image
         self._visited = visited or Visited(bucket.image)
 
@@ -99,10 +104,12 @@ class Sweep:
         return self._bulk(bulk.Bulk(self._image, self._visited), batch)
 
     def _bulk(self, bulk: "Bulk", batch: "Batch") -> Iterator[Run]:
-        stack = [batch] if batch else []
+        stack = [batch]
         limit = BATCH_PAGES
         while stack:
             batch = stack.pop()
+            if not batch:
+                continue
             some = batch[:limit]
             proven = bulk.prove(some) if batch.depth <= MAX_DEPTH else None
             if proven is None and len(some) > 1:
@@ -118,9 +125,20 @@ class Sweep:
                 continue
             limit = min(2 * limit, BATCH_PAGES)
             if proven.below:
-                stack.append(proven.below)
+                stack.append(self._clipped(proven.below))
             if proven.leaves:
                 yield self._run(proven.leaves)
+
+    def _clipped(self, below: "Batch") -> "Batch":
+        """Leave out what has no key up to the last one that is wanted."""
+        if self._upto is None:
+            return below
+        data, offsets, sizes = self._image.data, below.lows.offsets, below.lows.sizes
+
+        def low(index: int) -> bytes:
+            return data[offsets[index] : offsets[index] + sizes[index]]
+
+        return below[: bisect_right(range(len(below)), self._upto, key=low)]
 
     def _run(self, leaves: "Leaves") -> Run:
         return Run(
@@ -137,7 +155,7 @@ class Sweep:
         leaves: list[Page] = []
         elements: list[Element] = []
         size = 0
-        for page, step in self._bucket.walk(self._visited, steps):
+        for page, step in self._bucket.walk(self._visited, steps, self._upto):
             if not page.count:
                 continue
             for key, element in self._bucket.ordered(page, step):

@@ -11,6 +11,7 @@ what bbolt asserts when it deletes from a file later: a branch page has at least
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from struct import pack
+from typing import TYPE_CHECKING
 
 from backstay.bolt.page import (
     BRANCH_ELEMENT,
@@ -21,7 +22,10 @@ from backstay.bolt.page import (
 )
 from backstay.errors import DamagedError
 
-Bytes = bytes | memoryview
+if TYPE_CHECKING:
+    from backstay.bolt.packed import Packed
+
+Bytes = bytes | bytearray | memoryview
 Element = tuple[bytes, Bytes]
 
 #: bbolt refuses longer ones, so nobody could ever write such an element again.
@@ -37,12 +41,12 @@ class PageWriter:
 
     Args:
         write: takes all bytes it is given; called in the order of the page ids, with whole
-            pages except where one page alone is larger than a MiB.
+            pages except where one page alone is larger than a MiB. None: pages are counted only.
         page_size: in bytes.
         first: the id of the first page.
     """
 
-    def __init__(self, write: Callable[[Bytes], object], page_size: int, first: int) -> None:
+    def __init__(self, write: Callable[[Bytes], object] | None, page_size: int, first: int) -> None:
         self.page_size = page_size
         self.next = first
         self._write = write
@@ -64,6 +68,9 @@ class PageWriter:
         page = self.next
         used = PAGE_HEADER.size + size
         pages = -(-used // self.page_size)
+        if self.counts_only:
+            self.next += pages
+            return page
         self._parts.append(PAGE_HEADER.pack(page, flags, count, pages - 1))
         self._parts += body
         self._parts.append(bytes(pages * self.page_size - used))
@@ -73,16 +80,37 @@ class PageWriter:
             self.flush()
         return page
 
+    @property
+    def counts_only(self) -> bool:
+        """Whether nothing is written."""
+        return self._write is None
+
+    def add_image(self, image: Bytes, pages: int) -> None:
+        """Write pages that were made elsewhere, with the ids from `next` on.
+
+        Args:
+            image: their bytes, headers included.
+            pages: how many they are.
+        """
+        self.next += pages
+        self._parts.append(image)
+        self._size += len(image)
+        if self._size >= _BUFFER_SIZE:
+            self.flush()
+
     def flush(self) -> None:
         """Write what is still held back."""
+        if self._write is None:
+            return
         small: list[Bytes] = []
         for part in self._parts:
             if len(part) < _BUFFER_SIZE:
                 small.append(part)
                 continue
             # A large value is not copied once more just to be written together with its header.
-            self._write(b"".join(small))
-            small.clear()
+            if small:
+                self._write(b"".join(small))
+                small.clear()
             self._write(part)
         if small:
             self._write(b"".join(small))
@@ -175,6 +203,46 @@ class TreeWriter:
             self._used += size
             last = key
         self._last = last
+
+    def extend_packed(self, packed: "Packed") -> None:
+        """Add elements that lie one after the other, many at a time.
+
+        The same leaves come out as from `extend`.
+
+        Raises:
+            DamagedError: the first key is not above the last one, or a size is out of bounds.
+        """
+        # It brings numpy, which takes 70 ms to import: whoever has such elements has it already.
+        from backstay.bolt.packed import Cutter  # noqa: PLC0415 - see above
+
+        count = len(packed)
+        if not count:
+            return
+        cutter = Cutter(packed, self._pages.page_size)
+        if packed.key_sizes.max() > MAX_KEY_SIZE or packed.value_sizes.max() > MAX_VALUE_SIZE:
+            raise DamagedError("an element is more than a bolt file takes")
+        first = cutter.fitting(self._capacity - self._used) if self._keys else 0
+        self.extend(packed.elements(0, first))
+        if first == count:
+            return
+        if self._keys:
+            self._close_leaf()
+        if cutter.first_key(first) <= self._last:
+            raise DamagedError("the keys to write are not in rising order")
+        cuts = cutter.cut(first)
+        spans = cutter.spans(cuts)
+        page = self._pages.next
+        if self._pages.counts_only:
+            self._pages.next += sum(spans)
+        else:
+            for image, pages in cutter.images(cuts, spans, page):
+                self._pages.add_image(image, pages)
+        # The last leaf stays open.
+        for key, span in zip(cutter.keys(cuts[:-1]), spans, strict=True):
+            self._add_child(0, key, page)
+            page += span
+        self._start_leaf(cutter.size(cuts[-1]))
+        self.extend(packed.elements(cuts[-1], count))
 
     def finish(self) -> int:
         """Write the open pages.

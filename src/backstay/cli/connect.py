@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from backstay.client.proxy import Proxies
     from backstay.client.secret import Secret
     from backstay.flows.fetch import BackupSubject, FileSubject
+    from backstay.flows.timetravel import PointSubject
     from backstay.repo.catalogue import Repository
     from backstay.repo.identity import Identities
     from backstay.repo.store import Store
     from backstay.repo.url import Access
+    from backstay.report import Report
 
 _PASSWORD_LIMIT = 4096
 #: The variable of etcdctl; a name of ours would be one more place to look for a secret.
@@ -193,6 +195,36 @@ def subject_of(
     found = BackupSubject(repository, entry, subject, identities, spool, chosen)
     found.check_chosen()
     return found
+
+
+def check_point(options: dict[str, Any]) -> None:
+    """Look whether the options of a command name one point at most.
+
+    Raises:
+        UsageError: they name two.
+    """
+    if options["to_revision"] is not None and options["to_time"] is not None:
+        raise UsageError("--to-revision and --to-time name two points", "give one of them")
+
+
+def at_point(
+    subject: "FileSubject | BackupSubject", options: dict[str, Any], report: "Report"
+) -> "FileSubject | BackupSubject | PointSubject":
+    """Find the point that the options of a command name; without these the subject is it.
+
+    Raises:
+        GapError: it was not recorded.
+        UsageError: the options contradict each other, or the subject is a file and has no times.
+    """
+    if options["to_revision"] is None and options["to_time"] is None:
+        return subject
+    from backstay.flows import timetravel
+
+    target = timetravel.Target(
+        options["to_revision"], options["to_time"], max(1, round(options["lost_lease_ttl"]))
+    )
+    spool = spool_directory(options.get("spool_dir"))
+    return timetravel.at_point(subject, target, spool, report)
 
 
 def etcd_access(options: dict[str, Any]) -> "EtcdAccess":

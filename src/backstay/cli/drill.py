@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from backstay.cli import options
-from backstay.cli.connect import spool_directory, subject_of
+from backstay.cli.connect import at_point, check_point, spool_directory, subject_of
+from backstay.cli.points import point_facts
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
@@ -15,6 +16,7 @@ from backstay.cli.values import FilePath
 @click.argument("subject", metavar="ID|FILE")
 @click.option("--etcd", type=FilePath(path_type=Path), help="The etcd to use.")
 @click.option("--etcdutl", type=FilePath(path_type=Path), help="The etcdutl to use.")
+@options.point
 @options.store_optional
 @options.recipients
 @options.identity
@@ -45,7 +47,9 @@ def command(
 
     clock, report = SystemClock(), session.report()
     workplace = spool_directory(spool_dir)
-    found = subject_of(subject, {**more, "spool_dir": spool_dir})
+    words = {**more, "spool_dir": spool_dir}
+    check_point(words)
+    found = at_point(subject_of(subject, words), words, report)
     tools = find_tools(found, etcd, etcdutl)
     drilled = drill(found, tools, workplace, clock=clock, report=report)
     if isinstance(found, BackupSubject):
@@ -54,7 +58,7 @@ def command(
     session.close()
     if session.json:
         facts = {"subject": found.name, "seconds": round(drilled.seconds, 3), "etcd": drilled.etcd}
-        session.answer(answer_checks(drilled.checks, **facts))
+        session.answer(answer_checks(drilled.checks, **facts, **point_facts(found)))
     else:
         tell_checks(session, drilled.checks, good=f"restored in {drilled.seconds:.1f} s, and equal")
     return exit_code(drilled.checks)

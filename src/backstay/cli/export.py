@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from backstay.cli import options
-from backstay.cli.connect import subject_of
+from backstay.cli.connect import at_point, check_point, subject_of
+from backstay.cli.points import point_facts
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
@@ -33,6 +34,7 @@ from backstay.cli.values import FilePath
     is_flag=True,
     help="Mark all older revisions as compacted; needs --bump-revision.",
 )
+@options.point
 @options.snapshot
 @options.store_optional
 @options.recipients
@@ -52,18 +54,20 @@ def command(
 ) -> None:
     """Write a backup, or a snapshot file, as a stock snapshot file.
 
-    etcdutl takes the result as it is.  With --bump-revision free pages are wiped, so that values
-    which were deleted are not in it.
+    etcdutl takes the result as it is.  With --bump-revision, --to-revision or --to-time free pages
+    are wiped, so that values which were deleted or came later are not in it.
     """
     from backstay.flows.export import export_file
     from backstay.mvcc.export import Edits
 
     edits = Edits(bump=bump_revision, mark_compacted=mark_compacted)
-    exported = export_file(subject_of(subject, more), output, edits, session.report())
+    report = session.report()
+    check_point(more)
+    found = at_point(subject_of(subject, more), more, report)
+    exported, proof = export_file(found, output, edits, report)
     session.close()
     if session.json:
-        facts = asdict(exported) | {"path": str(output)}
-        session.answer(facts)
+        session.answer(asdict(exported) | {"path": str(output)} | point_facts(found, proof))
         return
     session.tell(f"{output}: {exported.size} bytes, revision {exported.revision}")
     session.tell(f"SHA-256 of the database: {exported.sha256}")

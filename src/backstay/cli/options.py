@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from backstay.cli.session import Session
-from backstay.cli.values import Duration, FilePath
+from backstay.cli.values import Duration, FilePath, Time
 from backstay.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -332,5 +332,32 @@ def members(function: F) -> F:
             default="1s",
             show_default=True,
             help="For how long --members=auto may keep a member from writing, by estimate.",
+        ),
+    )(function)
+
+
+def point(function: F) -> F:
+    """Say which point is meant: --to-revision, --to-time, --lost-lease-ttl."""
+    return compose(
+        click.option(
+            "--to-revision",
+            type=click.IntRange(min=1),
+            metavar="R",
+            help="As of this revision: rewound within the snapshot's own window, or with recorded"
+            " changes added.",
+        ),
+        click.option(
+            "--to-time",
+            type=Time(),
+            metavar="TIME",
+            help="As of this time, by the clock that recorded: 2026-11-20T23:10:00Z.",
+        ),
+        click.option(
+            "--lost-lease-ttl",
+            type=Duration(),
+            default="1h",
+            show_default=True,
+            metavar="DURATION",
+            help="With --to-...: for leases that had run out, and whose TTL was not recorded.",
         ),
     )(function)

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from backstay.cli import options
-from backstay.cli.connect import subject_of
+from backstay.cli.connect import at_point, check_point, subject_of
+from backstay.cli.points import point_facts
 from backstay.cli.restore_hosted import hosted
 from backstay.cli.restore_okd import okd
 from backstay.cli.session import Session
@@ -50,6 +51,7 @@ command.add_command(okd)
 @click.option(
     "--skip-hash-check", is_flag=True, help="Take a file without a SHA-256 (a copy of a data dir)."
 )
+@options.point
 @options.snapshot
 @options.store_optional
 @options.recipients
@@ -96,10 +98,16 @@ def etcd(
         unverified=skip_hash_check,
         etcdutl=etcdutl,
     )
-    restored = restore_etcd(subject_of(subject, more), wanted, session.report())
+    report = session.report()
+    check_point(more)
+    found = at_point(subject_of(subject, more), more, report)
+    restored = restore_etcd(found, wanted, report)
     session.close()
     if session.json:
-        session.answer(asdict(restored) | {"data_dir": str(restored.data_dir)})
+        facts = asdict(restored) | {"data_dir": str(restored.data_dir)}
+        del facts["proof"]
+        facts |= point_facts(found, restored.proof)
+        session.answer(facts)
         return
     session.tell(f"{restored.data_dir} is restored, at revision {restored.revision}")
     session.tell(f"SHA-256 of the database: {restored.sha256}")

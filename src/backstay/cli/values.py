@@ -1,6 +1,7 @@
 """Durations, sizes and names as people write them, and as they are shown."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -41,6 +42,21 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(text)
     return int(match[1]) * _UNITS[match[2] or ""]
+
+
+def parse_time(text: str) -> datetime:
+    """Read a time as RFC 3339 writes it.
+
+    Raises:
+        ValueError: it is none, or has no zone.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(text)
+    try:
+        return time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -128,6 +144,23 @@ class Rate(click.ParamType[int]):
         if not found:
             self.fail(f"{value!r} is no rate: write 20MiB/s", param, ctx)
         return found
+
+
+class Time(click.ParamType[datetime]):
+    """A moment, as RFC 3339 writes it; one without a zone is refused, not guessed."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Take a time with its zone."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_time(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time: write 2026-11-20T23:10:00Z, with a zone", param, ctx)
 
 
 class FilePath(click.Path):

@@ -23,7 +23,10 @@ from backstay.errors import RefusedError, ToolError
 from backstay.files import explained
 from backstay.flows import datadir
 from backstay.flows.fetch import Subject
+from backstay.flows.timetravel import opened_at, prove_export, tell_leases
+from backstay.mvcc.delta import Proof
 from backstay.mvcc.export import Edits, Exported, export
+from backstay.mvcc.history import Past
 from backstay.mvcc.snapshot import Snapshot, Trailer
 from backstay.report import Report
 
@@ -64,6 +67,7 @@ class Restored:
         tool: what made the data directory.
         alarms_dropped: how many alarms stood in the backup and are gone.
         auth_enabled: whether etcd will ask for passwords: those of the time of the backup.
+        proof: of a point, what a member had said and was compared; None where nothing was recorded.
     """
 
     data_dir: Path
@@ -73,6 +77,7 @@ class Restored:
     tool: str
     alarms_dropped: int
     auth_enabled: bool
+    proof: Proof | None = None
 
 
 def token_of(name: str) -> str:
@@ -110,7 +115,9 @@ def restore_etcd(subject: Subject, options: Options, report: Report) -> Restored
         ToolError: no etcdutl is fit for it, or it failed.
         AlreadyExistsError: something stands at the target.
         RefusedError: several members from a moving name, or a file without a SHA-256.
+        CheckFailedError: a point is not what a member said of it.
         DamagedError: the backup is damaged.
+        GapError: revisions on the way to a point are missing.
         SpaceError: a disk is too full.
     """
     check_members(subject, options.membership)
@@ -119,17 +126,18 @@ def restore_etcd(subject: Subject, options: Options, report: Report) -> Restored
     report.say(f"restoring {subject.name} with {tool}")
     _compare(tool, needed(subject.etcd_version), report)
     with ExitStack() as stack:
-        snapshot = stack.enter_context(subject.opened(report))
+        snapshot, past = stack.enter_context(opened_at(subject, report))
         if snapshot.trailer is None and not options.unverified:
             raise RefusedError(
                 f"{subject.name} has no SHA-256 at its end, so nothing tells whether it is whole",
                 "look at it with `backstay verify`, then use --skip-hash-check",
             )
         _compare(tool, needed(snapshot.cluster_version, snapshot.storage_version), report)
-        datadir.check_room(target, snapshot.size)
+        datadir.check_room(target, snapshot.size + (past.size if past else 0))
         private = stack.enter_context(datadir.building(target))
         return _build(
             snapshot,
+            past,
             subject,
             tool=tool,
             target=target,
@@ -159,6 +167,7 @@ def _compare(tool: Tool, data: Version, report: Report) -> None:
 
 def _build(
     snapshot: Snapshot,
+    past: Past | None,
     subject: Subject,
     *,
     tool: Tool,
@@ -173,7 +182,9 @@ def _build(
         bump=options.bump, mark_compacted=options.bump > 0, drop_alarms=not options.keep_alarms
     )
     file = private / "snapshot.db"
-    exported = _export(snapshot, file, edits, report)
+    exported = _export(snapshot, past, file, edits, report)
+    with file.open("rb") as written:
+        proof = prove_export(subject, written.fileno(), snapshot, past, report)
     own = options.membership
     membership = own if own.token else replace(own, token=token_of(subject.name))
     built = private / "data"
@@ -191,17 +202,21 @@ def _build(
         tool=str(tool),
         alarms_dropped=alarms,
         auth_enabled=snapshot.auth_enabled,
+        proof=proof,
     )
 
 
-def _export(snapshot: Snapshot, path: Path, edits: Edits, report: Report) -> Exported:
+def _export(
+    snapshot: Snapshot, past: Past | None, path: Path, edits: Edits, report: Report
+) -> Exported:
     with (
         explained(path),
         path.open("xb") as file,
         report.task("writing the snapshot with its edits", snapshot.size) as progress,
     ):
         path.chmod(0o600)
-        exported = export(snapshot, file, edits, progress)
+        exported = export(snapshot, file, edits, progress, past=past)
+    tell_leases(exported, report)
     if exported.source_trailer is Trailer.ABSENT:
         report.warn("the source had no SHA-256: its structure was checked, its bytes were not")
     return exported

@@ -67,6 +67,7 @@ class Values:
     creates: Ints
     mods: Ints
     versions: Ints
+    leases: Ints
 
 
 def read_values(fields: Fields, starts: Ints, stops: Ints) -> Values:
@@ -85,9 +86,9 @@ def read_values(fields: Fields, starts: Ints, stops: Ints) -> Values:
     mods = cursor.number(_MOD_TAG)
     versions = cursor.number(_VERSION_TAG)
     cursor.skip(cursor.number(_VALUE_TAG))
-    cursor.number(_LEASE_TAG)
+    leases = cursor.number(_LEASE_TAG)
     plain = cursor.good & (cursor.at == stops)
-    return Values(plain, names, name_sizes, creates, mods, versions)
+    return Values(plain, names, name_sizes, creates, mods, versions, leases)
 
 
 class _Cursor:

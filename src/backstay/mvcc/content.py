@@ -8,6 +8,7 @@ stands far above what comes before, and stays for ever.
 Source: etcd, server/mvcc (kvstore_txn.go) for what is written, etcdutl/snapshot for the bump.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ class ContentCheck:
         bumps = elements.bumps & ~elements.tombstones
         self._check_order(elements)
         self._check_sequence(elements, bumps)
-        self._check_values(elements, bumps)
+        self._check_values(elements)
         self._elements += len(elements)
         self._tombstones += int(elements.tombstones.sum())
         self._bumps += int(bumps.sum())
@@ -117,21 +118,23 @@ class ContentCheck:
         self._fail(elements, wrong, "there are changes missing between it and the change before it")
         self._main, self._sub = int(mains[-1]), int(subs[-1])
 
-    def _check_values(self, elements: Elements, bumps: Bools) -> None:
-        puts = ~(elements.tombstones | bumps)
-        mods, creates = elements.mods, elements.creates
-        self._fail(elements, ~bumps & (elements.name_sizes == 0), "it has no key")
-        self._fail(
-            elements, puts & (mods != elements.mains), "its value says that it is of another"
-        )
-        self._fail(
-            elements,
-            puts & ((creates < 1) | (creates > mods) | (elements.versions < 1)),
-            "its create revision or its version can't be",
-        )
-        self._fail(
-            elements, elements.tombstones & ~_just_keys(elements), "a delete has more than a key"
-        )
+    def _check_values(self, elements: Elements) -> None:
+        for wrong, what in faults_of_values(elements):
+            self._fail(elements, wrong, what)
+
+
+def faults_of_values(elements: Elements) -> Iterator[tuple[Bools, str]]:
+    """Say of which elements the values can't be right, and why."""
+    bumps = elements.bumps & ~elements.tombstones
+    puts = ~(elements.tombstones | bumps)
+    mods, creates = elements.mods, elements.creates
+    yield ~bumps & (elements.name_sizes == 0), "it has no key"
+    yield puts & (mods != elements.mains), "its value says that it is of another"
+    yield (
+        puts & ((creates < 1) | (creates > mods) | (elements.versions < 1)),
+        "its create revision or its version can't be",
+    )
+    yield elements.tombstones & ~_just_keys(elements), "a delete has more than a key"
 
 
 def _just_keys(elements: Elements) -> Bools:

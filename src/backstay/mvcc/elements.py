@@ -6,12 +6,13 @@ Values of the form that etcd writes are read by `columns`, all of a run at once;
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 
-from backstay.bolt.image import Image
 from backstay.bolt.sweep import Run, Sweep
+from backstay.errors import DamagedError
 from backstay.mvcc.columns import Bools, Fields, Ints, Values, Words, read_values
 from backstay.mvcc.keyset import TAIL_MASKS, TAIL_SIZE, tail
 from backstay.mvcc.keyvalue import KeyValue, parse_keyvalue
@@ -35,6 +36,7 @@ class Elements:
 
     Attributes:
         starts: offset in the file of each element's own key.
+        values: offset of its value, which is where its key ends.
         stops: offset after its value.
         mains: main revision.
         subs: sub revision.
@@ -44,11 +46,13 @@ class Elements:
         creates: create revision; 0 for deletes and bumps, as are the next two.
         mods: mod revision.
         versions: version.
+        leases: id of the lease; 0 where it has none.
         tails: the last eight bytes of the key, see `keyset.tail`.
         odd: what was read one by one, by its place; for these `names` means nothing.
     """
 
     starts: Ints
+    values: Ints
     stops: Ints
     mains: Ints
     subs: Ints
@@ -58,6 +62,7 @@ class Elements:
     creates: Ints
     mods: Ints
     versions: Ints
+    leases: Ints
     tails: Words
     odd: dict[int, KeyValue]
 
@@ -73,6 +78,22 @@ class Elements:
     def until(self, revision: int) -> int:
         """How many elements there are up to a main revision; only where mains rise."""
         return int(np.searchsorted(self.mains, revision, "right"))
+
+    def before(self, revision: int) -> int:
+        """How many elements there are before a main revision; only where mains rise."""
+        return int(np.searchsorted(self.mains, revision, "left"))
+
+    def part(self, first: int, last: int) -> "Elements":
+        """Give elements `first` to `last` - 1."""
+        if first == 0 and last == len(self):
+            return self
+        columns: dict[str, Any] = {
+            column.name: getattr(self, column.name)[first:last]
+            for column in fields(self)
+            if column.name != "odd"
+        }
+        odd = {index - first: value for index, value in self.odd.items() if first <= index < last}
+        return replace(self, odd=odd, **columns)
 
     def key(self, data: mmap.mmap, index: int) -> bytes:
         """Give the key that an element changed."""
@@ -92,8 +113,12 @@ class Elements:
         return found
 
 
-def read_elements(snapshot: Snapshot) -> Iterator[Elements]:
+def read_elements(snapshot: Snapshot, upto: bytes | None = None) -> Iterator[Elements]:
     """Read bucket `key`, run by run.
+
+    Args:
+        snapshot: the file.
+        upto: leave out leaves that have no key up to this one; the last one may have later ones.
 
     Raises:
         DamagedError: the tree is damaged, a key is no revision, or a value is no KeyValue.
@@ -102,18 +127,31 @@ def read_elements(snapshot: Snapshot) -> Iterator[Elements]:
     if bucket is None:
         return
     reader = ElementReader(snapshot.bolt.image)
-    for run in Sweep(bucket).runs():
+    for run in Sweep(bucket, upto=upto).runs():
         yield reader.read(run)
+
+
+class Source(Protocol):
+    """Where elements lie: a bolt file, or something else that has them as such a file has."""
+
+    @property
+    def data(self) -> mmap.mmap:
+        """The mapped bytes."""
+        ...
+
+    def damaged(self, what: str) -> DamagedError:
+        """Make the error that says what is wrong there."""
+        ...
 
 
 class ElementReader:
     """Reads runs of bucket `key`.
 
     Args:
-        image: the file.
+        image: where they lie.
     """
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Source) -> None:
         self._image = image
         data = image.data
         self._size = len(data)
@@ -142,8 +180,10 @@ class ElementReader:
             parsed.creates[index] = value.create_revision
             parsed.mods[index] = value.mod_revision
             parsed.versions[index] = value.version
+            parsed.leases[index] = value.lease
         return Elements(
             starts,
+            values,
             stops,
             mains,
             subs,
@@ -153,6 +193,7 @@ class ElementReader:
             parsed.creates,
             parsed.mods,
             parsed.versions,
+            parsed.leases,
             tails,
             odd,
         )

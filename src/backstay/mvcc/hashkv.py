@@ -41,7 +41,11 @@ class HashKV:
 
 
 def compute_hashkv(
-    snapshot: Snapshot, *, revision: int | None = None, compact_revision: int | None = None
+    snapshot: Snapshot,
+    *,
+    revision: int | None = None,
+    compact_revision: int | None = None,
+    since: int | None = None,
 ) -> HashKV:
     """Compute what the HashKV call would answer.
 
@@ -52,13 +56,14 @@ def compute_hashkv(
         revision: default: the file's head.
         compact_revision: as if compacted there; default: where the file is compacted. -1 stands
             for a history that was never compacted.
+        since: where the file's history really begins, where a bump has marked all as compacted.
 
     Raises:
         UsageError: the file does not have that revision, or is compacted later.
         DamagedError: the file is damaged.
     """
-    at = revision_in_window(snapshot, revision)
-    compacted = compaction_in_window(snapshot, compact_revision, at)
+    at = revision_in_window(snapshot, revision, since)
+    compacted = compaction_in_window(snapshot, compact_revision, at, since)
     if compacted == NEVER_COMPACTED:
         return HashKV(_sum_all(snapshot, at), at, compacted)
     crc, kept_any = _sum_kept(snapshot, _Kept(snapshot, compacted, at), at)

@@ -5,7 +5,7 @@ Source: etcd, api/mvccpb/kv.proto.
 
 from dataclasses import dataclass
 
-from backstay.mvcc.wire import BYTES, VARINT, MalformedError, fields, signed
+from backstay.mvcc.wire import BYTES, VARINT, MalformedError, fields, signed, varint
 
 _KEY, _CREATE, _MOD, _VERSION, _VALUE, _LEASE = range(1, 7)
 _NUMBERS = {_CREATE, _MOD, _VERSION, _LEASE}
@@ -57,3 +57,8 @@ def parse_keyvalue(data: bytes) -> KeyValue:
         texts[_VALUE],
         numbers[_LEASE],
     )
+
+
+def encode_key(key: bytes) -> bytes:
+    """Write a KeyValue that has just the key: what etcd stores of a delete."""
+    return bytes([_KEY << 3 | BYTES]) + varint(len(key)) + key

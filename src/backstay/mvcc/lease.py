@@ -5,7 +5,7 @@ Source: etcd, server/lease/leasepb/lease.proto; the key is the id, 8 bytes big-e
 
 from dataclasses import dataclass
 
-from backstay.mvcc.wire import MalformedError, numbers, signed
+from backstay.mvcc.wire import VARINT, MalformedError, numbers, signed, varint
 
 KEY_SIZE = 8
 _FIELDS = {1: "id", 2: "ttl", 3: "remaining_ttl"}
@@ -38,3 +38,12 @@ def parse_lease(key: bytes, value: bytes) -> Lease:
             f"a lease under key {key[:16].hex()} says that its id is {found['id']}"
         )
     return Lease(**found)
+
+
+def encode_lease(lease: Lease) -> tuple[bytes, bytes]:
+    """Write an entry of bucket `lease`: key and value, as etcd writes them."""
+    fields = ((1, lease.id), (2, lease.ttl), (3, lease.remaining_ttl))
+    value = b"".join(
+        bytes([number << 3 | VARINT]) + varint(amount) for number, amount in fields if amount
+    )
+    return lease.id.to_bytes(KEY_SIZE, "big", signed=True), value

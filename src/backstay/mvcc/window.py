@@ -4,18 +4,25 @@ from backstay.errors import UsageError
 from backstay.mvcc.snapshot import FIRST_REVISION, Snapshot
 
 
-def revision_in_window(snapshot: Snapshot, revision: int | None) -> int:
+def revision_in_window(snapshot: Snapshot, revision: int | None, since: int | None = None) -> int:
     """Give `revision`, or the head where it is None.
 
     The window begins at the compact revision itself: its keys and values are there, its events
     are not.
+
+    Args:
+        snapshot: the file.
+        revision: which one.
+        since: where the window begins, where a bump has marked more as compacted; default: the
+            file's compact revision.
 
     Raises:
         UsageError: the file does not have that revision.
         DamagedError: the file does not say which it has.
     """
     head = snapshot.revision
-    first = max(snapshot.compact_revision, FIRST_REVISION)
+    own = snapshot.compact_revision if since is None else since
+    first = max(own, FIRST_REVISION)
     if revision is None:
         return head
     if not first <= revision <= head:
@@ -26,14 +33,22 @@ def revision_in_window(snapshot: Snapshot, revision: int | None) -> int:
     return revision
 
 
-def compaction_in_window(snapshot: Snapshot, compact_revision: int | None, revision: int) -> int:
+def compaction_in_window(
+    snapshot: Snapshot, compact_revision: int | None, revision: int, since: int | None = None
+) -> int:
     """Give `compact_revision`, or the file's own where it is None; -1 stands for no compaction.
+
+    Args:
+        snapshot: the file.
+        compact_revision: which one.
+        revision: that must not lie before it.
+        since: as for `revision_in_window`.
 
     Raises:
         UsageError: it lies before the file's own, or after `revision`.
         DamagedError: the file does not say what its own is.
     """
-    own = snapshot.compact_revision
+    own = snapshot.compact_revision if since is None else since
     if compact_revision is None:
         return own
     if not own <= compact_revision <= revision:

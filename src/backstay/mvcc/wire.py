@@ -40,6 +40,16 @@ def read_varint(data: bytes, offset: int) -> tuple[int, int]:
     raise MalformedError(f"the number at byte {offset} does not end")
 
 
+def varint(value: int) -> bytes:
+    """Write an unsigned 64-bit number; a negative one as the unsigned one with its bits."""
+    value %= 1 << 64
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
 def signed(value: int) -> int:
     """Take an unsigned 64-bit number as the signed one that has the same bits."""
     return value - (1 << 64) if value >> 63 else value

@@ -153,11 +153,15 @@ class Unpacked:
 
     def finish(self) -> None:
         """Unpack what is left, and hold all to what the manifest says."""
+        self.end()
+        compare(self._stored.path, "unpacked", self._digest.hexdigest(), self._stored.sha256)
+
+    def end(self) -> None:
+        """Unpack what is left, and hold its size to what the manifest says."""
         self._unpack()
         if not self._unpacker.eof:
             raise DamagedError(f"{self._stored.path} is cut short", "use another backup")
         compare(self._stored.path, "unpacked", self._size, self._stored.size)
-        compare(self._stored.path, "unpacked", self._digest.hexdigest(), self._stored.sha256)
 
 
 def compare(name: str, where: str, found: int | str, expected: int | str) -> None:

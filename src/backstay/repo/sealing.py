@@ -28,7 +28,7 @@ from backstay.repo.manifest import ObjectEntry
 from backstay.repo.packing import PIECE, Packed, Readable, Sealing, Unpacked, compare
 from backstay.repo.store import Store, Writer
 
-__all__ = ["Sealed", "Sealing", "opens", "seal", "unseal"]
+__all__ = ["Sealed", "Sealing", "opens", "seal", "unseal", "unseal_unlisted"]
 
 #: A recipient takes about 100 bytes. pyrage takes quadratic time over an endless header.
 _HEADER_LIMIT = 64 << 10
@@ -129,6 +129,60 @@ def unseal(  # noqa: PLR0917 - what, where from, where to, by what: callers have
         NotFoundError: it is gone.
         StoreError: the store refuses.
     """
+    came, unpacked = _open(store, stored, sink, identities, encryption, progress)
+    unpacked.finish()
+    came.finish()
+
+
+def unseal_unlisted(
+    store: Store,
+    path: str,
+    sink: Writer,
+    *,
+    identities: Identities | None,
+    encryption: Encryption,
+    size: int,
+    stored_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Fetch, decrypt and unpack an object that no manifest speaks of.
+
+    age and zstd tell where it was cut or changed; whether it is what it should be, its content
+    must tell.
+
+    Args:
+        store: where the object lies.
+        path: its name.
+        sink: gets the bytes in the clear, never more than `size`.
+        identities: private keys; not needed where nothing is encrypted.
+        encryption: of the repository.
+        size: bytes that must come.
+        stored_size: bytes that the store says it has.
+        progress: called with each number of stored bytes that came.
+
+    Raises:
+        SealError: none of the identities opens it.
+        DamagedError: it is cut, changed, or not of that size.
+        NotFoundError: it is gone.
+        StoreError: the store refuses.
+    """
+    stored = ObjectEntry(
+        path=path, role="", size=size, sha256="", stored_size=stored_size, stored_sha256=""
+    )
+    came, unpacked = _open(store, stored, sink, identities, encryption, progress)
+    unpacked.end()
+    came.end()
+
+
+def _open(  # noqa: PLR0917 - see `unseal`
+    store: Store,
+    stored: ObjectEntry,
+    sink: Writer,
+    identities: Identities | None,
+    encryption: Encryption,
+    progress: Callable[[int], None] | None,
+) -> "tuple[_Pieces, Unpacked]":
+    """Decrypt and unpack; what is left in both must still be looked at."""
     came = _Pieces(store.stream(stored.path), stored, progress)
     unpacked = Unpacked(sink, stored)
     if encryption is Encryption.AGE:
@@ -141,8 +195,7 @@ def unseal(  # noqa: PLR0917 - what, where from, where to, by what: callers have
     else:
         while piece := came.read(PIECE):
             unpacked.write(piece)
-    unpacked.finish()
-    came.finish()
+    return came, unpacked
 
 
 def opens(store: Store, stored: ObjectEntry, identities: Identities) -> bool:
@@ -301,7 +354,11 @@ class _Pieces:
 
     def finish(self) -> None:
         """Read what is left, and hold all to what was stored."""
+        self.end()
+        compare(self.name, "in the store", self._digest.hexdigest(), self._stored.stored_sha256)
+
+    def end(self) -> None:
+        """Read what is left, and hold its size to what was stored."""
         while self._next():
             pass
         compare(self.name, "in the store", self._size, self._stored.stored_size)
-        compare(self.name, "in the store", self._digest.hexdigest(), self._stored.stored_sha256)

@@ -125,12 +125,13 @@ class Store(Protocol):
         """
         ...
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """Name all objects below a folder, sorted by path, byte by byte.
 
         Args:
             prefix: a folder, with or without a slash at the end; empty is all. Part of a
                 name is no prefix: `a/b` names what is below `a/b/`, not `a/bc`.
+            after: only paths after this one, which need not exist; the others cost nothing.
         """
         ...
 

@@ -134,13 +134,13 @@ class FileStore:
         with self._opened(path) as fd, self._explained(path):
             return _info(path, os.fstat(fd))
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """Name all objects below a folder; see `Store`."""
         folder = check_prefix(prefix)
         found = (
             _info(path, facts)
             for path, _, facts in self._walk(folder)
-            if is_path(path) and stat.S_ISREG(facts.st_mode)
+            if path > after and is_path(path) and stat.S_ISREG(facts.st_mode)
         )
         return iter(sorted(found, key=lambda info: info.path))
 

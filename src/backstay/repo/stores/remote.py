@@ -253,15 +253,15 @@ class RemoteStore(ABC, Generic[P]):
             facts = obstore.head(self._small, path)
         return ObjectInfo(path, facts["size"], facts["last_modified"])
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         """Name all objects below a folder; see `Store`."""
         folder = check_prefix(prefix)
         with self._explained(folder):
             found = [
                 ObjectInfo(facts["path"], facts["size"], facts["last_modified"])
-                for batch in obstore.list(self._small, folder or None)
+                for batch in obstore.list(self._small, folder or None, offset=after or None)
                 for facts in batch
-                if is_path(facts["path"])
+                if facts["path"] > after and is_path(facts["path"])
             ]
         return iter(sorted(found, key=lambda info: info.path))
 

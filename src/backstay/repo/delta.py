@@ -1,0 +1,180 @@
+"""Deltas in a repository: put there, listed, fetched. Whole or not at all, as every object.
+
+A delta needs no manifest: its name says what a plan must know, and its content proves itself (see
+`mvcc.delta`). A copy under another name is found when it is read, since the name has its size and
+its digest. Deltas of one lineage lie in one folder, in the order of the history; since a delta
+spans at most `MAX_REVISIONS`, whoever looks for a revision lists from a little before it.
+
+Whoever deletes one deletes the rolls that name it first (see `roll`).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from backstay.errors import DamagedError
+from backstay.mvcc.delta import MAX_REVISIONS, Delta, Position
+from backstay.mvcc.deltawriter import Written
+from backstay.repo.catalogue import Repository
+from backstay.repo.deltaname import (
+    DIGEST_DIGITS,
+    LINEAGE,
+    PLAIN,
+    SEALED,
+    DeltaName,
+    deltas_of,
+    position,
+)
+from backstay.repo.identity import Identities
+from backstay.repo.sealing import Sealing, seal, unseal_unlisted
+from backstay.repo.store import ObjectInfo, Writer
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDelta:
+    """A delta as the store lists it.
+
+    Attributes:
+        cluster: whose it is.
+        lineage: of which life.
+        name: what its name says.
+        path: where it lies.
+        stored_size: bytes that it takes there.
+        modified: when it came to the store, by the store's clock.
+    """
+
+    cluster: str
+    lineage: str
+    name: DeltaName
+    path: str
+    stored_size: int
+    modified: datetime
+
+    @property
+    def begin(self) -> Position:
+        """The position of the first change that it may have."""
+        return self.name.begin
+
+    @property
+    def end(self) -> Position:
+        """The position after the last."""
+        return self.name.end
+
+
+def put_delta(
+    repository: Repository, written: Written, sealing: Sealing | None = None
+) -> StoredDelta:
+    """Seal and store a delta; it is there when this function has returned.
+
+    Args:
+        repository: where to; its recipients are sealed to.
+        written: the delta.
+        sealing: how hard to compress.
+
+    Raises:
+        StoreError: the store refuses.
+        SpaceError: it is full.
+    """
+    config, store = repository.config, repository.store
+    name = DeltaName.of(written)
+    folder = deltas_of(written.header.cluster, written.header.lineage)
+    path = f"{folder}{name}{SEALED if config.recipients else PLAIN}"
+    seal(written.open(), store, path, config.recipients, sealing)
+    info = store.stat(path)
+    cluster, lineage = written.header.cluster, written.header.lineage
+    return StoredDelta(cluster, lineage, name, path, info.size, info.modified)
+
+
+def list_deltas(
+    repository: Repository, cluster: str, lineage: str, *, since: int = 0
+) -> Iterator[StoredDelta]:
+    """List the deltas of a lineage, in the order of where they begin.
+
+    Args:
+        repository: where they lie.
+        cluster: whose.
+        lineage: of which life.
+        since: only those that may have changes of this revision, or later ones; the others are
+            not asked for.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    first = Position(max(since - MAX_REVISIONS, 0))
+    for found in list_from(repository, cluster, lineage, first):
+        if found.end.main >= since:
+            yield found
+
+
+def list_from(
+    repository: Repository, cluster: str, lineage: str, begin: Position
+) -> Iterator[StoredDelta]:
+    """List the deltas of a lineage that begin at a position or after it.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    folder = deltas_of(cluster, lineage)
+    for info in repository.store.list(folder, after=f"{folder}{position(begin)}"):
+        found = _stored(info, cluster)
+        if found is not None:
+            yield found
+
+
+def _stored(info: ObjectInfo, cluster: str) -> StoredDelta | None:
+    """Read a name; None where it is none of ours."""
+    *_, lineage, last = info.path.split("/")
+    suffix = next((word for word in (SEALED, PLAIN) if last.endswith(word)), "")
+    name = DeltaName.parse(last.removesuffix(suffix)) if suffix else None
+    if name is None or not LINEAGE.fullmatch(lineage):
+        return None
+    return StoredDelta(cluster, lineage, name, info.path, info.size, info.modified)
+
+
+def fetch_delta(
+    repository: Repository,
+    stored: StoredDelta,
+    sink: Writer,
+    identities: Identities | None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Fetch, decrypt and unpack a delta: `stored.name.size` bytes come, or an error.
+
+    What came is proven by `mvcc.delta.read_delta` and `check_fetched`, not here.
+
+    Args:
+        repository: where it lies.
+        stored: which.
+        sink: gets the bytes in the clear.
+        identities: private keys; not needed where nothing is encrypted.
+        progress: called with each number of stored bytes that came.
+
+    Raises:
+        DamagedError: it is cut, or is not of the size that its name says.
+        SealError: the identity does not open it.
+        NotFoundError: it is gone.
+    """
+    unseal_unlisted(
+        repository.store,
+        stored.path,
+        sink,
+        identities=identities,
+        encryption=repository.config.encryption,
+        size=stored.name.size,
+        stored_size=stored.stored_size,
+        progress=progress,
+    )
+
+
+def check_fetched(stored: StoredDelta, delta: Delta) -> None:
+    """Hold a delta to its name and its place.
+
+    Raises:
+        DamagedError: it was put under another name, or below another cluster or lineage.
+    """
+    header, name = delta.header, stored.name
+    found = (header.cluster, header.lineage, delta.begin, delta.end, delta.digest[:DIGEST_DIGITS])
+    if found != (stored.cluster, stored.lineage, name.begin, name.end, name.digest):
+        raise DamagedError(
+            f"{stored.path} is not what its name says", "find out who has changed the repository"
+        )
