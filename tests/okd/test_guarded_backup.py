@@ -27,6 +27,14 @@ def kube(tmp_path, cli):
 
 
 @pytest.fixture
+def no_api(tmp_path, cli, monkeypatch):
+    """Nothing says where the API is."""
+    cli.variables.pop("KUBECONFIG", None)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
 def backup(host, cli):
     """Backs that host up."""
     return lambda *words, **more: cli("backup", "okd", "--host-root", host.root, *words, **more)
@@ -124,9 +132,7 @@ def test_outside_of_the_hours(kube, cli, backup):
 # Without an API
 
 
-def test_promise_4_without_an_api_safety_refuses(cli, backup, monkeypatch, tmp_path):
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_promise_4_without_an_api_safety_refuses(cli, no_api, backup):
     done = backup(expect=5)
     assert "there is no API at hand" in done.err
     assert listed(cli) == []
@@ -138,10 +144,7 @@ def test_promise_4_without_an_api_safety_refuses(cli, backup, monkeypatch, tmp_p
     assert dark == {"proxy", "interval"}
 
 
-def test_the_kubeconfig_that_the_host_has_will_do(host, kube, cli, backup, monkeypatch, tmp_path):
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    del cli.variables["KUBECONFIG"]
+def test_the_kubeconfig_that_the_host_has_will_do(host, kube, no_api, backup):
     host.write(reach.LOCAL.lstrip("/"), kube.kubeconfig.read_bytes(), 0o600)
     assert {it["verdict"] for it in backup("--json").json["checks"]} == {"PASS"}
 
