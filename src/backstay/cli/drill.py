@@ -7,6 +7,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.connect import spool_directory, subject_of
+from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
@@ -19,6 +20,7 @@ from backstay.cli.values import FilePath
 @options.recipients
 @options.identity
 @options.spool
+@metrics_file
 @options.talk
 @click.pass_obj
 def command(

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": ("export", "Write a backup as a stock snapshot file."),
     "restore": ("restore", "Restore a backup."),
     "resume": ("resume", "Put a quiesced control plane back."),
+    "metrics": ("metrics", "Print what Prometheus is to know of a repository."),
     "status": ("status", "Print what `etcdutl snapshot status` prints."),
     "hashkv": ("hashkv", "Print what the HashKV call would answer, from the file alone."),
     "demo": ("demo", "See the main job on real servers, in a minute."),
@@ -112,8 +113,17 @@ def main(arguments: list[str], stop: Stop | None = None) -> int:
     except SystemExit:
         raise  # shell completion ends so, and click where the reader of our output has gone
     except BaseException as error:  # noqa: BLE001 - the last stop before the user
-        return _tell(session, error, stop)
-    return code if isinstance(code, int) else 0
+        return _finish(session, _tell(session, error, stop))
+    return _finish(session, code if isinstance(code, int) else 0)
+
+
+def _finish(session: Session, code: int) -> int:
+    """Leave the metrics of a run that was asked for them, however it ended."""
+    if session.measured is None:
+        return code
+    from backstay.cli.measured import finish
+
+    return finish(session, code)
 
 
 def _tell(session: Session, error: BaseException, stop: Stop) -> int:

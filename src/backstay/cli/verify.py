@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from backstay.cli import options
 from backstay.cli.connect import is_file, open_keys_repository, subject_of
+from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
 from backstay.errors import SealError, UsageError
 
@@ -36,6 +37,7 @@ _LIMIT = 1 << 20
 @options.recipients
 @options.identity
 @options.spool
+@metrics_file
 @options.talk
 @click.pass_context
 def command(

@@ -123,8 +123,8 @@ def backup(
         )
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
-    run = Run.begin(options.cluster, clock.now())
-    making = _Making(repository, options, run, companion or Alone(), clock, report)
+    run, began = Run.begin(options.cluster, clock.now()), clock.monotonic()
+    making = _Making(repository, options, run, companion or Alone(), clock, report, began)
     manifest = making.make(parts, during)
     repository.publish(manifest)
     _sweep(repository, report)
@@ -141,6 +141,7 @@ class _Making:
     companion: Companion
     clock: Clock
     report: Report
+    began: float
 
     def make(
         self, parts: Sequence[Part], during: Callable[[], AbstractContextManager[object]]
@@ -214,6 +215,7 @@ class _Making:
             cluster=self.run.cluster,
             kind=kind,
             taken_at=self.run.began,
+            seconds=round(self.clock.monotonic() - self.began, 3),
             snapshots=tuple(one.snapshot for one in looked),
             objects=(*(one.stored for one in looked), *documents),
             recipients=config.recipients,
