@@ -4,6 +4,7 @@ import re
 import signal
 import stat
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,59 @@ def test_a_run_that_is_stopped_says_so(cli, file_repo, etcd, tmp_path):
     _, err, _ = process.stop(running, signal.SIGTERM)
     assert running.returncode == 143, err
     assert values(path.read_text(), cluster="prod")["backstay_run_exit_code"] == 143
+
+
+def scrape(port, path="metrics"):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def test_metrics_are_served_and_kept_fresh(cli, file_repo):
+    made = cli(*BACKUP, "--json").json
+    words = ("metrics", "--listen", "127.0.0.1:0", "--every", "100ms")
+    running = process.start(words, cli.folder, cli.variables)
+    try:
+        _keeps_fresh(cli, file_repo, made, running)
+        _, err, _ = process.stop(running, signal.SIGTERM)
+    finally:
+        running.kill()
+        running.communicate()
+    assert running.returncode == 143, err
+    assert "Traceback" not in err
+
+
+def _keeps_fresh(cli, file_repo, made, running):
+    told = running.stderr.readline()
+    port = int(re.search(r"port (\d+)", told)[1])
+    found = values(scrape(port), cluster="prod")
+    assert found["backstay_latest_revision"] == made["revision"]
+    assert values(scrape(port, "metrics?name[]=backstay_backups")) == {"backstay_backups": 1}
+    cli(*BACKUP)
+    process.wait_until(lambda: values(scrape(port), cluster="prod")["backstay_backups"] == 2)
+    hidden = file_repo.parent / "gone"
+    file_repo.rename(hidden)
+    assert "could not be read" in running.stderr.readline()
+    before = scrape(port)
+    assert values(before, cluster="prod")["backstay_backups"] == 2
+    hidden.rename(file_repo)
+    collected = "backstay_collected_timestamp_seconds"
+    process.wait_until(lambda: values(scrape(port))[collected] > values(before)[collected])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("--listen", "9479"), 2, "no address"),
+        (("--listen", ":99999"), 2, "no address"),
+        (("--listen", "[::1:80"), 2, "no address"),
+        (("--listen", ":0", "--every", "0s"), 2, "never stop"),
+        (("--listen", ":0", "-o", "x.prom"), 2, "leave out"),
+        (("--listen", "192.0.2.1:9479"), 1, "nobody can listen"),
+        (("--cluster", "NO"), 2, "no name"),
+    ],
+)
+def test_what_can_not_be_served_is_told(cli, file_repo, words, code, told):
+    assert told in cli("metrics", *words, expect=code).err
 
 
 def _listens(pid):

@@ -165,6 +165,18 @@ def test_what_is_just_tolerable_fires_nothing(tmp_path, changed, moment):
     assert_firing(tmp_path, WELL | changed, [], moment)
 
 
+def test_backups_that_are_gone_are_told_though_no_series_has_their_cluster_any_more(tmp_path):
+    of_cluster = {
+        key: value if "run" in key else value.rpartition("x")[0] + "x60"
+        for key, value in WELL.items()
+        if 'cluster="prod"' in key
+    }
+    assert_firing(tmp_path, WELL | of_cluster, ["BackstayBackupsGone"])
+    # Where nothing comes in at all, that is what is told.
+    nothing = {key: value.rpartition("x")[0] + "x60" for key, value in WELL.items()}
+    assert_firing(tmp_path, nothing, ["BackstayMetricsAbsent"])
+
+
 def rules():
     groups = YAML(typ="safe").load(RULES)["groups"]
     return [rule for group in groups for rule in group["rules"]]
