@@ -4,11 +4,10 @@ import re
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 
-from backstay.cli.main import backstay
 from kit.rbac import kinds, parse, read
+from kit.words import parsed
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "etcd"
@@ -28,20 +27,6 @@ def template(name):
 
 def container(name):
     [found] = template(name)["spec"]["containers"]
-    return found
-
-
-def parsed(words):
-    """What the real command line makes of the words."""
-    context = click.Context(backstay, info_name="backstay")
-    words = list(words)
-    while isinstance(context.command, click.Group):
-        name = words.pop(0)
-        command = context.command.get_command(context, name)
-        assert command is not None, name
-        context = click.Context(command, info_name=name, parent=context)
-    found, rest, _ = context.command.make_parser(context).parse_args(words)
-    assert not [word for word in rest if word.startswith("-")]
     return found
 
 
