@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import spool_directory, subject_of
 from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
@@ -13,7 +14,7 @@ from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.argument("subject", metavar="ID|FILE")
+@click.argument("subject", metavar="ID|FILE", shell_complete=subjects)
 @click.option("--etcd", type=FilePath(path_type=Path), help="The etcd to use.")
 @click.option("--etcdutl", type=FilePath(path_type=Path), help="The etcdutl to use.")
 @options.store_optional

@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import subject_of
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.argument("subject", metavar="FILE|ID")
+@click.argument("subject", metavar="FILE|ID", shell_complete=subjects)
 @click.option(
     "-o",
     "--output",

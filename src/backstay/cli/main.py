@@ -34,6 +34,7 @@ COMMANDS = {
     "metrics": ("metrics", "Print what Prometheus is to know of a repository."),
     "status": ("status", "Print what `etcdutl snapshot status` prints."),
     "hashkv": ("hashkv", "Print what the HashKV call would answer, from the file alone."),
+    "completion": ("completion", "Print a script that makes a shell complete."),
     "demo": ("demo", "See the main job on real servers, in a minute."),
 }
 

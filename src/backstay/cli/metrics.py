@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_repository
 from backstay.cli.session import Session
 from backstay.cli.values import Address, Duration, FilePath
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--cluster", help="Only what is of this cluster.")
+@click.option("--cluster", shell_complete=clusters, help="Only what is of this cluster.")
 @click.option(
     "-o",
     "--output",

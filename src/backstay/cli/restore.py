@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import subject_of
 from backstay.cli.restore_hosted import hosted
 from backstay.cli.session import Session
@@ -22,7 +23,7 @@ command.add_command(hosted)
 
 
 @command.command("etcd")
-@click.argument("subject", metavar="ID|FILE")
+@click.argument("subject", metavar="ID|FILE", shell_complete=subjects)
 @click.option(
     "--data-dir",
     required=True,

@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import is_file, open_keys_repository, subject_of
 from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
@@ -22,7 +23,7 @@ _LIMIT = 1 << 20
 
 
 @click.command()
-@click.argument("subject", metavar="FILE|ID")
+@click.argument("subject", metavar="FILE|ID", shell_complete=subjects)
 @click.option(
     "--read-data", is_flag=True, help="Decrypt what is stored, and look into it.  For IDs."
 )
