@@ -183,10 +183,9 @@ def run() -> None:
     _prepare_streams()
     stop = Stop()
     stop.listen()
-    code = main(sys.argv[1:], stop)
-    if stop.code is not None:
-        leave(code)
-    sys.exit(code)
+    # Not through the interpreter's own end: threads of the object store's library, which are not
+    # Python's, may wake up while it is taken down, and the exit code is that of a crash then.
+    leave(main(sys.argv[1:], stop))
 
 
 if __name__ == "__main__":
