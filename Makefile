@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(BIN)/python
 JOBS ?= 2
 
-.PHONY: demo test soak lint format proto bench clean
+.PHONY: demo test soak fuzz lint format proto bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/backstay demo
@@ -17,8 +17,11 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not soak"
 
-soak: $(VENV)/.test
+soak: $(VENV)/.fuzz
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m soak --timeout 7200
+
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m pytest -m soak tests/fuzz --timeout 7200
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -48,6 +51,6 @@ $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")'
 	$(PYTHON) -m venv --without-pip $(VENV)
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(BIN)/python
+$(VENV)/.demo $(VENV)/.test $(VENV)/.fuzz $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[$*]'
 	touch $@

@@ -236,3 +236,15 @@ def test_the_version_takes_no_time(cli):
     code, out, _ = run(cli, "--version")
     assert code == 0
     assert re.fullmatch(r"backstay \d+\.\d+\.\d+\S*\n", out)
+
+
+def test_the_interpreter_is_not_taken_down_under_the_threads_of_libraries(cli, made, tmp_path):
+    """Which has ended in a crash, with the answer written and the exit code of a signal."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, sys\natexit.register(lambda: print('taken down', file=sys.stderr))\n"
+    )
+    variables = cli.variables | {"PYTHONPATH": str(tmp_path)}
+    running = process.start(("show", made["id"], "--json"), cli.folder, variables)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (0, "")
+    assert json.loads(out) == made

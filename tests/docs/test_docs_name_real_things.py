@@ -61,3 +61,33 @@ def test_make_targets_exist(page):
 def test_every_command_is_in_the_docs():
     text = "".join(page.read_text() for page in PAGES)
     assert [name for name in COMMANDS if f"backstay {name}" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_anchors_are_headings(page):
+    for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]+)\)", page.read_text()):
+        if not target.startswith("https://"):
+            text = ((page.parent / target) if target else page).read_text()
+            titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in slugs, (target, anchor)
+
+
+def names_of_tests():
+    for page in PAGES:
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page.read_text()):
+            yield page.name, path, name
+
+
+@pytest.mark.parametrize(("page", "path", "name"), sorted(set(names_of_tests())))
+def test_tests_that_are_named_exist(page, path, name):
+    assert f"def {name}(" in (ROOT / path).read_text()
+
+
+def test_each_guarantee_names_tests():
+    text = (ROOT / "docs/security.md").read_text()
+    [part] = re.findall(r"^## Guarantees\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
+    guarantees = re.split(r"^\d+\. ", part, flags=re.MULTILINE)[1:]
+    assert len(guarantees) > 9
+    for guarantee in guarantees:
+        assert re.search(r"`tests/\S+::test_\w+`", guarantee), guarantee

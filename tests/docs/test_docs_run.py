@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kit import needs, s3
+from kit import fixtures, needs, s3
 from kit.cli import Cli, etcd_variables
 from kit.etcd import Etcd
 
@@ -109,6 +109,62 @@ def test_keys_of_a_repository(tmp_path, etcd, server, programs):
     replaced = {"s3://backups/prod": "s3://backups/docs-keys"}
     home = run("docs/keys.md", tmp_path, programs, {**server.environment, **pki}, replaced)
     assert (home / "new.txt").is_file()
+
+
+def test_promise_6_the_night_of_a_disaster(tmp_path, etcd, server, programs):
+    """All commands for an etcd, in their order; nothing that was there is gone after them."""
+    machine = tmp_path / "machine"
+    left = machine / "etcd" / "member" / "snap" / "db"
+    left.parent.mkdir(parents=True)
+    # A database as a member leaves it: a snapshot without what is added for its way.
+    left.write_bytes(fixtures.data("etcd3516-plain")[:-32])
+    before = left.read_bytes()
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/systemctl\n')
+    systemctl.chmod(0o755)
+    repository = "s3://backups/disaster"
+    variables = {
+        **server.environment,
+        **etcd_variables(etcd, tmp_path / "pki"),
+        "ETCDCTL_API": "3",
+        "BACKSTAY_REPO": repository,
+    }
+    cli = Cli(tmp_path, variables)
+    recipient = cli("keygen", "-o", tmp_path / "identity.txt", "--json").json["recipient"]
+    cli("init", "--recipient", recipient)
+    cli("backup", "etcd", "--cluster", "prod")
+    replaced = {
+        "s3://backups/prod-2": "s3://backups/disaster-2",
+        "s3://backups/prod": repository,
+        "/root/identity.txt": f"{tmp_path}/identity.txt",
+        "/var/lib/etcd": f"{machine}/etcd",
+    }
+    home = run("docs/disaster.md", tmp_path, programs, variables, replaced)
+    assert (tmp_path / "systemctl").read_text().split("\n") == [
+        "stop etcd",
+        "stop etcd",
+        "start etcd",
+        "",
+    ]
+    assert (home / "left.db").read_bytes() == before
+    assert (machine / "etcd.lost" / "member" / "snap" / "db").read_bytes() == before
+    for name in ("etcd", "etcd.new"):
+        assert (machine / name / "member" / "snap" / "db").is_file()
+
+
+def test_measuring(tmp_path, etcd, server, programs):
+    variables = {
+        **server.environment,
+        **etcd_variables(etcd, tmp_path / "pki"),
+        "BACKSTAY_REPO": "s3://backups/metrics",
+    }
+    cli = Cli(tmp_path, variables)
+    cli("init", "--no-encryption")
+    cli("backup", "etcd", "--cluster", "prod")
+    replaced = {"s3://backups/prod": "s3://backups/metrics"}
+    home = run("docs/metrics.md", tmp_path, programs, variables, replaced)
+    assert "backstay_latest_revision" in (home / "backstay.prom").read_text()
+    assert 'command="verify"' in (home / "runs.prom").read_text()
 
 
 def test_hosted_control_planes(tmp_path, server, programs):

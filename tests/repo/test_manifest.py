@@ -28,6 +28,7 @@ def test_it_has_the_fields_that_others_rely_on():
     document = json.loads(encode(manifest()))
     assert set(document) == {
         *("format", "requires", "repository", "id", "cluster", "kind", "revision", "taken_at"),
+        "seconds",
         *("total_keys", "total_size", "hash", "hashkv", "snapshots", "objects", "recipients"),
         *("base", "keyring", "hosted", "okd", "checks", "backstay_version"),
     }

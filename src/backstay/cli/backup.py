@@ -9,6 +9,7 @@ from backstay.cli import options
 from backstay.cli.backup_hosted import hosted
 from backstay.cli.backup_okd import okd
 from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
+from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 
@@ -31,6 +32,7 @@ command.add_command(okd)
 @options.spool
 @sealing
 @click.option("--dry-run", is_flag=True, help="Do what `preflight etcd` does, and stop.")
+@metrics_file
 @options.talk
 @click.pass_obj
 def etcd(

@@ -13,6 +13,7 @@ from backstay.cli.connect import (
     open_repository,
     spool_directory,
 )
+from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 from backstay.cli.transport import transport
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @options.spool
 @sealing
 @click.option("--dry-run", is_flag=True, help="Do what `preflight hosted` does, and print steps.")
+@metrics_file
 @options.talk
 @click.pass_obj
 def hosted(

@@ -6,14 +6,16 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import at_point, check_point, spool_directory, subject_of
+from backstay.cli.measured import metrics_file
 from backstay.cli.points import point_facts
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.argument("subject", metavar="ID|FILE")
+@click.argument("subject", metavar="ID|FILE", shell_complete=subjects)
 @click.option("--etcd", type=FilePath(path_type=Path), help="The etcd to use.")
 @click.option("--etcdutl", type=FilePath(path_type=Path), help="The etcdutl to use.")
 @options.point
@@ -21,6 +23,7 @@ from backstay.cli.values import FilePath
 @options.recipients
 @options.identity
 @options.spool
+@metrics_file
 @options.talk
 @click.pass_obj
 def command(

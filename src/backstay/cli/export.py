@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import at_point, check_point, subject_of
 from backstay.cli.points import point_facts
 from backstay.cli.session import Session
@@ -14,7 +15,7 @@ from backstay.cli.values import FilePath
 
 
 @click.command()
-@click.argument("subject", metavar="FILE|ID")
+@click.argument("subject", metavar="FILE|ID", shell_complete=subjects)
 @click.option(
     "-o",
     "--output",

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_repository
 from backstay.cli.session import Session
 
@@ -13,7 +14,7 @@ _BESIDE = "beside the repository"
 
 
 @click.command("list")
-@click.option("--cluster", help="Only what is of this cluster.")
+@click.option("--cluster", shell_complete=clusters, help="Only what is of this cluster.")
 @click.option(
     "--staging",
     is_flag=False,

@@ -37,8 +37,10 @@ COMMANDS = {
     "resume": ("resume", "Put a quiesced control plane back."),
     "recipients": ("recipients", "Say who can read what comes, and what is there."),
     "rewrap": ("rewrap", "Seal backups anew, to the recipients of now."),
+    "metrics": ("metrics", "Print what Prometheus is to know of a repository."),
     "status": ("status", "Print what `etcdutl snapshot status` prints."),
     "hashkv": ("hashkv", "Print what the HashKV call would answer, from the file alone."),
+    "completion": ("completion", "Print a script that makes a shell complete."),
     "demo": ("demo", "See the main job on real servers, in a minute."),
 }
 
@@ -118,8 +120,17 @@ def main(arguments: list[str], stop: Stop | None = None) -> int:
     except SystemExit:
         raise  # shell completion ends so, and click where the reader of our output has gone
     except BaseException as error:  # noqa: BLE001 - the last stop before the user
-        return _tell(session, error, stop)
-    return code if isinstance(code, int) else 0
+        return _finish(session, _tell(session, error, stop))
+    return _finish(session, code if isinstance(code, int) else 0)
+
+
+def _finish(session: Session, code: int) -> int:
+    """Leave the metrics of a run that was asked for them, however it ended."""
+    if session.measured is None:
+        return code
+    from backstay.cli.measured import finish
+
+    return finish(session, code)
 
 
 def _tell(session: Session, error: BaseException, stop: Stop) -> int:
@@ -178,10 +189,9 @@ def run() -> None:
     _prepare_streams()
     stop = Stop()
     stop.listen()
-    code = main(sys.argv[1:], stop)
-    if stop.code is not None:
-        leave(code)
-    sys.exit(code)
+    # Not through the interpreter's own end: threads of the object store's library, which are not
+    # Python's, may wake up while it is taken down, and the exit code is that of a crash then.
+    leave(main(sys.argv[1:], stop))
 
 
 if __name__ == "__main__":

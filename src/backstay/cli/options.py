@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from backstay.cli.complete import clusters
 from backstay.cli.session import Session
 from backstay.cli.values import Duration, FilePath, Time
 from backstay.errors import UsageError
@@ -311,7 +312,10 @@ def kube_access(function: F) -> F:
 def cluster(function: F) -> F:
     """Name the cluster."""
     return click.option(
-        "--cluster", required=True, help="The cluster's name: a-z, 0-9, dots and dashes."
+        "--cluster",
+        required=True,
+        shell_complete=clusters,
+        help="The cluster's name: a-z, 0-9, dots and dashes.",
     )(function)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import at_point, check_point, subject_of
 from backstay.cli.points import point_facts
 from backstay.cli.restore_hosted import hosted
@@ -25,7 +26,7 @@ command.add_command(okd)
 
 
 @command.command("etcd")
-@click.argument("subject", metavar="ID|FILE")
+@click.argument("subject", metavar="ID|FILE", shell_complete=subjects)
 @click.option(
     "--data-dir",
     required=True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import backups
 from backstay.cli.connect import (
     StoreOptions,
     open_keys_repository,
@@ -29,7 +30,7 @@ _LIMIT = 16 << 20
 
 
 @click.command("hosted")
-@click.argument("subject", metavar="ID")
+@click.argument("subject", metavar="ID", shell_complete=backups)
 @options.store
 @options.keys_store
 @options.recipients

@@ -23,6 +23,7 @@ from backstay.errors import BackstayError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from backstay.cli.measured import Measured
     from backstay.report import Event, Report
 
 
@@ -34,6 +35,7 @@ class Session:
         self.debug = False
         self.quiet = False
         self.log_format = "text"
+        self.measured: Measured | None = None
         self._listener: Any = None
 
     @property
@@ -49,6 +51,8 @@ class Session:
 
         if self._listener is None:
             self._listener = listener(self)
+        if self.measured is not None:
+            more = (*more, self.measured)
         return Report(self._listener, *more)
 
     def close(self) -> None:

@@ -57,6 +57,7 @@ TOP = frozenset(
         "etcd",
         "etcdutl",
         "log-format",
+        "metrics-file",
     }
 )
 

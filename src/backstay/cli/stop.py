@@ -67,7 +67,7 @@ def _watch(heard: int) -> None:
 
 
 def leave(code: int) -> None:
-    """End the process at once: threads that still wait for a server are not waited for."""
+    """End the process at once: threads of libraries that still wait are not waited for."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -10,6 +10,7 @@ import click
 MAX_DURATION = 24 * 24 * 3600.0
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+)ms)?")
 _SIZE = re.compile(r"([0-9]{1,20})\s*([KMGT]i?B|B)?")
+_ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.-]*)):([0-9]{1,5})")
 _UNITS = {"": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", start=1):
     _UNITS[f"{_letter}iB"] = 1024**_power
@@ -161,6 +162,23 @@ class Time(click.ParamType[datetime]):
             return parse_time(str(value))
         except ValueError:
             self.fail(f"{value!r} is no time: write 2026-11-20T23:10:00Z, with a zone", param, ctx)
+
+
+class Address(click.ParamType[tuple[str, int]]):
+    """Where to listen, as Go writes it: `:9479`, `127.0.0.1:9479`, `[::1]:9479`."""
+
+    name = "address"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Take an address; an empty host is every one."""
+        if isinstance(value, tuple):
+            return value
+        match = _ADDRESS.fullmatch(str(value))
+        if match is None or int(match[3]) >= 1 << 16:
+            self.fail(f"{value!r} is no address: write :9479 or 127.0.0.1:9479", param, ctx)
+        return match[1] or match[2] or "", int(match[3])
 
 
 class FilePath(click.Path):

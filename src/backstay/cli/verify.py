@@ -7,7 +7,9 @@ import click
 from click.core import ParameterSource
 
 from backstay.cli import options
+from backstay.cli.complete import subjects
 from backstay.cli.connect import is_file, open_keys_repository, subject_of
+from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
 from backstay.errors import SealError, UsageError
 
@@ -22,7 +24,7 @@ _LIMIT = 1 << 20
 
 
 @click.command()
-@click.argument("subject", metavar="FILE|ID")
+@click.argument("subject", metavar="FILE|ID", shell_complete=subjects)
 @click.option(
     "--read-data", is_flag=True, help="Decrypt what is stored, and look into it.  For IDs."
 )
@@ -37,6 +39,7 @@ _LIMIT = 1 << 20
 @options.recipients
 @options.identity
 @options.spool
+@metrics_file
 @options.talk
 @click.pass_context
 def command(

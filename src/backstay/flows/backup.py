@@ -137,11 +137,11 @@ def backup(
         )
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
-    run = Run.begin(options.cluster, clock.now())
+    run, began = Run.begin(options.cluster, clock.now()), clock.monotonic()
     past = look_back(repository, options.cluster)
     if past.trouble:
         report.warn(f"not all that is stored could be looked at: {past.trouble}")
-    making = _Making(repository, options, run, past, companion or Alone(), clock, report)
+    making = _Making(repository, options, run, past, companion or Alone(), clock, report, began)
     manifest = making.make(parts, during)
     repository.publish(manifest)
     _sweep(repository, report)
@@ -159,6 +159,7 @@ class _Making:
     companion: Companion
     clock: Clock
     report: Report
+    began: float
 
     def make(
         self, parts: Sequence[Part], during: Callable[[], AbstractContextManager[object]]
@@ -266,6 +267,7 @@ class _Making:
             cluster=self.run.cluster,
             kind=kind,
             taken_at=self.options.taken_at or self.run.began,
+            seconds=round(self.clock.monotonic() - self.began, 3),
             snapshots=tuple(one.snapshot for one in looked),
             objects=(*(one.stored for one in looked), *documents),
             recipients=config.recipients,

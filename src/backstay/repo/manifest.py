@@ -230,6 +230,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     kind: Short
     revision: Count
     taken_at: datetime
+    #: That it took to make; None in manifests from before this was noted.
+    seconds: Annotated[float, Meta(ge=0)] | None = None
     total_keys: Count
     total_size: Count
     hash: Hash32
