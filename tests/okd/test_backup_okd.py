@@ -10,9 +10,9 @@ import pytest
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
 from backstay.errors import BackstayError, RefusedError, StoreError
+from backstay.flows.places import Places
 from backstay.kinds.okd.backup import Options, backup_okd
 from backstay.kinds.okd.cluster import Cluster
-from backstay.kinds.okd.companion import Places
 from backstay.kinds.okd.host import open_host
 from backstay.repo import keyring as keyrings
 from backstay.repo.archive import fetch_archive

@@ -93,8 +93,8 @@ def _make(
 ) -> "Manifest":
     from backstay.cli.members import budget
     from backstay.clock import SystemClock
+    from backstay.flows.places import Places
     from backstay.kinds.hosted.backup import Options, backup_hosted
-    from backstay.kinds.hosted.companion import Places
     from backstay.kinds.hosted.find import find
     from backstay.kinds.hosted.quiescing.quiesce import Options as QuiesceOptions
     from backstay.repo.sealing import Sealing

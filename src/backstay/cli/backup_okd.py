@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     help="Read the snapshot no faster.  etcd keeps its read transaction open for longer then.",
 )
 @click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
+@options.members
 @click.option(
     "--if-upgraded",
     is_flag=True,
@@ -139,10 +140,11 @@ def _check(ctx: click.Context, output_dir: Path | None, more: dict[str, Any]) ->
 
 
 def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any]) -> int:
+    from backstay.cli.members import budget
     from backstay.cli.verdicts import exit_code, tell_checks
     from backstay.clock import SystemClock
+    from backstay.flows.places import Places
     from backstay.kinds.okd.backup import Options, backup_okd
-    from backstay.kinds.okd.companion import Places
     from backstay.repo.document import plain
     from backstay.repo.sealing import Sealing
 
@@ -152,6 +154,7 @@ def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any])
         force=more["force"],
         rate=more["limit_rate"],
         prove_all=more["prove_all"],
+        members=budget(more),
         sealing=Sealing(level=more["level"], threads=more["threads"]),
     )
     places = Places(

@@ -22,12 +22,12 @@ from backstay.errors import (
     CheckFailedError,
     DamagedError,
     NotVerifiedError,
-    RefusedError,
     UsageError,
 )
 from backstay.flows import backup as flow
 from backstay.flows.companion import Alone, Companion
 from backstay.flows.examine import look_into
+from backstay.flows.places import Places
 from backstay.flows.sweeping import sweep_keys
 from backstay.kinds.foreign.names import CLUSTER_BACKUP
 from backstay.kinds.foreign.scan import Candidate, Scan, open_inside
@@ -41,7 +41,6 @@ from backstay.repo.catalogue import Entry, Repository
 from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import Manifest
 from backstay.repo.name import check_cluster
-from backstay.repo.place import same_place
 from backstay.repo.sealing import Sealing
 from backstay.report import Check, Report, Verdict
 
@@ -139,12 +138,7 @@ class Importer:
             return
         keyrings.check_place(self.keys)
         if self.repository is not None:
-            data, keys = self.repository, self.keys
-            why = same_place(data.store, data.config, keys.store, keys.config)
-            if why:
-                raise RefusedError(
-                    f"keys must not lie with the data: {why}", "name another --keys-repo"
-                )
+            Places(data=self.repository, keys=self.keys).check()
 
     def take_all(self, found: Scan) -> Iterator[Taken]:
         """Take in all that was found, and say what became of each.

@@ -12,20 +12,20 @@ from pathlib import Path
 
 from backstay.client.hashing import Budget
 from backstay.clock import Clock
-from backstay.errors import BackstayError, RefusedError, UsageError
+from backstay.errors import UsageError
 from backstay.flows import backup as flow
+from backstay.flows.places import Places
+from backstay.flows.sweeping import sweep_keys
 from backstay.kinds.etcd import MemberPoller
 from backstay.kinds.hosted.cluster import Hosted
-from backstay.kinds.hosted.companion import Belongings, Places
+from backstay.kinds.hosted.companion import Belongings
 from backstay.kinds.hosted.quiescing.quiesce import Options as QuiesceOptions
 from backstay.kinds.hosted.quiescing.quiesce import Quiesce
 from backstay.kinds.hosted.quiescing.quiet import Watcher, watch_all, watch_etcd
 from backstay.kinds.hosted.reach.pod_script import PodPaths
 from backstay.kinds.hosted.reach.transport import Network, Reached, reach
 from backstay.kubeapi.api import Api
-from backstay.repo import keyring as keyrings
 from backstay.repo.manifest import Manifest
-from backstay.repo.place import same_place
 from backstay.repo.sealing import Sealing
 from backstay.report import Report
 
@@ -79,8 +79,8 @@ def backup_hosted(
         EtcdError: no member gave a whole snapshot.
         StoreError: a store refuses.
     """
-    check_places(places)
-    _sweep(places, report)
+    places.check()
+    sweep_keys(places.data, places.keys, report)
     cluster = options.cluster or hosted.cluster
     with reach(
         api,
@@ -124,21 +124,6 @@ def _parts(reached: Reached, options: Options, clock: Clock) -> list[flow.Part]:
     ]
 
 
-def check_places(places: Places) -> None:
-    """Hold two repositories to be two places (promise 5).
-
-    Raises:
-        RefusedError: they are one, or the second is not for keys.
-        NotVerifiedError: it can't be told.
-        StoreError: a store refuses.
-    """
-    keyrings.check_place(places.keys)
-    data, keys = places.data, places.keys
-    why = same_place(data.store, data.config, keys.store, keys.config)
-    if why:
-        raise RefusedError(f"keys must not lie with the data: {why}", "name another --keys-repo")
-
-
 def _during(
     api: Api,
     hosted: Hosted,
@@ -173,19 +158,3 @@ def _watcher(reached: Reached) -> Watcher:
             "use --transport port-forward or direct with --quiesce",
         )
     return watch_all([watch_etcd(etcd) for etcd in etcds])
-
-
-def _sweep(places: Places, report: Report) -> None:
-    """Delete what dead runs left of keyrings, while what they left of data still tells of them."""
-    try:
-        swept = keyrings.sweep(places.keys)
-        dead = places.data.dead_runs()
-        lost = keyrings.of_runs(places.keys, places.data.config.repository, dead)
-        for one in lost:
-            keyrings.remove(places.keys, one)
-    except BackstayError as error:
-        report.warn(f"what dead runs left of keys could not be swept: {error}")
-        return
-    number = len(swept.paths) + len(lost)
-    if number:
-        report.say(f"swept {number} keyrings of backups that never came to be")

@@ -4,7 +4,7 @@ Keys and Secrets go into a keyring, in a repository of their own; the other obje
 snapshots. On each snapshot the keys are tried before anything counts as saved.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -13,6 +13,7 @@ from backstay.checks.question import Answer, ask, failed
 from backstay.clock import Clock
 from backstay.flows.companion import Document, Kept
 from backstay.flows.keyring import Known, prove
+from backstay.flows.places import Places
 from backstay.kinds.hosted.belongings.keys import SavedKeys, saved_keys
 from backstay.kinds.hosted.belongings.resources import Resources, collect
 from backstay.kinds.hosted.cluster import Hosted
@@ -21,7 +22,6 @@ from backstay.kinds.hosted.quiescing.quiesce import Quiesced
 from backstay.kubeapi.api import Api
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Repository
 from backstay.repo.keyring import Keyring, Kms
 from backstay.repo.keyring_document import HOSTED
 from backstay.repo.manifest import HostedEntry
@@ -32,19 +32,6 @@ from backstay.report import Check, Report, Verdict
 RESOURCES = "resources.yaml"
 #: A manifest's texts end there.
 _SHORT, _TEXT, _MANY = 256, 4096, 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where a backup goes.
-
-    Attributes:
-        data: the repository of the snapshots.
-        keys: that of the keyring.
-    """
-
-    data: Repository
-    keys: Repository
 
 
 class Belongings:

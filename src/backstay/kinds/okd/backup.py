@@ -8,19 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backstay.client.hashing import Budget
 from backstay.clock import Clock
-from backstay.errors import BackstayError, RefusedError
 from backstay.files import unnamed_file
 from backstay.flows import backup as flow
+from backstay.flows.places import Places
+from backstay.flows.sweeping import sweep_keys
+from backstay.kinds.etcd import MemberPoller
 from backstay.kinds.okd.archive import write_archive
 from backstay.kinds.okd.cluster import Cluster
-from backstay.kinds.okd.companion import OkdCompanion, Partner, Places
+from backstay.kinds.okd.companion import OkdCompanion, Partner
 from backstay.kinds.okd.host import Host, guarded
 from backstay.kinds.okd.source import OkdSource
 from backstay.kinds.okd.told import completed, name_of
-from backstay.repo import keyring as keyrings
 from backstay.repo.manifest import Manifest
-from backstay.repo.place import same_place
 from backstay.repo.sealing import Sealing
 from backstay.report import Check, Report
 
@@ -35,6 +36,7 @@ class Options:
         force: whether guards that refuse are skipped.
         rate: bytes a second that are read of the snapshot at most; 0: as fast as they come.
         prove_all: whether keys are tried on all values, not on samples.
+        members: how much may be asked of the members; None: nothing.
         sealing: how hard to compress.
     """
 
@@ -43,6 +45,7 @@ class Options:
     force: bool = False
     rate: int = 0
     prove_all: bool = False
+    members: Budget | None = field(default_factory=Budget)
     sealing: Sealing = field(default_factory=Sealing)
 
 
@@ -77,9 +80,9 @@ def backup_okd(
         SpaceError: the spool or a store is full.
         BackstayError: the host's files can't be read, or a rollout went on meanwhile.
     """
-    check_places(places)
+    places.check()
     allowed = guarded(guards, report, force=options.force)
-    _sweep(places, report)
+    sweep_keys(places.data, places.keys, report)
     known = completed(cluster, host.client)
     name = name_of(known, options.cluster)
     with unnamed_file(options.spool_dir) as file:
@@ -95,41 +98,10 @@ def backup_okd(
         )
         source = OkdSource(host.client, rate=options.rate, clock=clock)
         return flow.backup(
-            [flow.Part(flow.NAME, source)],
+            [flow.Part(flow.NAME, source, MemberPoller.of(host.client, options.members, clock))],
             places.data,
             flow.Options(cluster=name, spool_dir=options.spool_dir, sealing=options.sealing),
             companion=OkdCompanion(partner, file, places),
             clock=clock,
             report=report,
         )
-
-
-def check_places(places: Places) -> None:
-    """Hold two repositories to be two places (promise 5).
-
-    Raises:
-        RefusedError: they are one, or the second is not for keys.
-        NotVerifiedError: it can't be told.
-        StoreError: a store refuses.
-    """
-    keyrings.check_place(places.keys)
-    data, keys = places.data, places.keys
-    why = same_place(data.store, data.config, keys.store, keys.config)
-    if why:
-        raise RefusedError(f"keys must not lie with the data: {why}", "name another --keys-repo")
-
-
-def _sweep(places: Places, report: Report) -> None:
-    """Delete what dead runs left of tars, while what they left of data still tells of them."""
-    try:
-        swept = keyrings.sweep(places.keys)
-        dead = places.data.dead_runs()
-        lost = keyrings.of_runs(places.keys, places.data.config.repository, dead)
-        for one in lost:
-            keyrings.remove(places.keys, one)
-    except BackstayError as error:
-        report.warn(f"what dead runs left of keys could not be swept: {error}")
-        return
-    number = len(swept.paths) + len(lost)
-    if number:
-        report.say(f"swept {number} keyrings of backups that never came to be")

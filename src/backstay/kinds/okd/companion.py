@@ -16,6 +16,7 @@ from backstay.checks.question import Answer, ask, failed
 from backstay.clock import Clock
 from backstay.errors import BackstayError, FormatError
 from backstay.flows.companion import Kept
+from backstay.flows.places import Places
 from backstay.kinds.okd import keys as host_keys
 from backstay.kinds.okd.archive import Archived
 from backstay.kinds.okd.cluster import Cluster, Release
@@ -25,7 +26,6 @@ from backstay.kinds.okd.static_pods import check_unmoved, etcd_revision
 from backstay.kubedata.podarchive import read_archive
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Repository
 from backstay.repo.keyring import Keyring
 from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import EtcdRevision, KeyringEntry, OkdEntry
@@ -34,19 +34,6 @@ from backstay.repo.packing import Readable
 from backstay.report import Check, Report, Verdict
 
 _SHORT, _TEXT = 256, 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """Where a backup goes.
-
-    Attributes:
-        data: the repository of the snapshot.
-        keys: that of the tar.
-    """
-
-    data: Repository
-    keys: Repository
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
