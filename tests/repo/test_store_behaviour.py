@@ -323,3 +323,9 @@ def test_promise_5_nothing_a_store_shows_has_its_secret(store, monkeypatch):
     shown.append(repr(caught.value))
     secret = os.environ.get("AWS_SECRET_ACCESS_KEY", "no secret here")
     assert not [text for text in shown if secret in text]
+
+
+def test_many_can_ask_for_the_time_at_once(store):
+    with ThreadPoolExecutor(8) as pool:
+        times = list(pool.map(lambda _: store.now(), range(80)))
+    assert max(times) - min(times) < timedelta(minutes=1)
