@@ -335,3 +335,9 @@ def test_promise_5_nothing_a_store_shows_has_its_secret(store, monkeypatch):
     hidden = [os.environ[name] for name in names if name in os.environ]
     assert hidden or store.url.startswith("file:")
     assert not [text for text in shown for secret in hidden if secret in text]
+
+
+def test_many_can_ask_for_the_time_at_once(store):
+    with ThreadPoolExecutor(8) as pool:
+        times = list(pool.map(lambda _: store.now(), range(80)))
+    assert max(times) - min(times) < timedelta(minutes=1)

@@ -1,7 +1,8 @@
 """Object lock: what a repository has its store keep, whoever wants to delete it.
 
 A repository that is made with it says so in its configuration. From then on what counts is written
-locked: all below `clusters/` and `config/`, and `backstay.json`. What a probe or a question for the
+locked: all below `clusters/` and `config/` but pins and removals, what is recorded, and
+`backstay.json`. What a probe or a question for the
 time leaves is not: it would be junk that nobody can delete.
 
 Border: what is locked, and for how long. How a store does it is its own business.
@@ -17,7 +18,9 @@ from msgspec import Meta
 from backstay.errors import RefusedError
 from backstay.repo.store import Locker, ObjectInfo, Store
 
-_COUNTS = frozenset({"clusters", "config", "backstay.json"})
+_COUNTS = frozenset({"clusters", "config", "backstay.json", "deltas", "rolls"})
+#: Below a cluster: what is deleted again, by whoever unpins or has pruned.
+_PASSING = frozenset({"pins", "removals"})
 
 
 class Mode(StrEnum):
@@ -87,7 +90,8 @@ def check_locking(store: Store, lock: Lock | None) -> None:
 
 def counts(path: str) -> bool:
     """Tell whether an object of this name is worth a lock."""
-    return path.partition("/")[0] in _COUNTS
+    top, _, rest = path.partition("/")
+    return top in _COUNTS and rest.partition("/")[2].partition("/")[0] not in _PASSING
 
 
 def unlocked(store: Store, found: Iterable[ObjectInfo]) -> list[ObjectInfo]:

@@ -41,6 +41,7 @@ PART_SIZE = 8 << 20
 _PARTS_AT_ONCE = 4
 _PIECE = 1 << 20
 _CLOCK = "clock"
+_CLOCK_TRIES = 5
 _DAY = 24 * 3600.0
 _RETRIES = 8
 FAILURES = (BaseError, OSError, ValueError)
@@ -273,8 +274,12 @@ class RemoteStore(ABC, Generic[P]):
 
     def now(self) -> datetime:
         """Ask for the time by writing a small object, always the same; see `Store`."""
-        with self._explained(_CLOCK):
-            obstore.put(self._small, _CLOCK, b"written to see the time\n", use_multipart=False)
+        for _ in range(_CLOCK_TRIES):
+            with self._explained(_CLOCK):
+                obstore.put(self._small, _CLOCK, b"written to see the time\n", use_multipart=False)
+            # Where two ask at once some servers have neither's for a moment.
+            with suppress(NotFoundError):
+                return self.stat(_CLOCK).modified
         return self.stat(_CLOCK).modified
 
     def clear_partial(self, before: datetime) -> tuple[str, ...]:  # noqa: ARG002 - see `residue`
