@@ -1,9 +1,8 @@
 """Object lock: what a repository has its store keep, whoever wants to delete it.
 
 A repository that is made with it says so in its configuration. From then on what counts is written
-locked: all below `clusters/` and `config/` but pins and removals, what is recorded, and
-`backstay.json`. What a probe or a question for the
-time leaves is not: it would be junk that nobody can delete.
+locked: deltas, all below `clusters/` and `config/` but pins and removals, and `backstay.json`.
+What a probe or a question for the time leaves is not: it would be junk that nobody can delete.
 
 Border: what is locked, and for how long. How a store does it is its own business.
 """
@@ -18,7 +17,7 @@ from msgspec import Meta
 from backstay.errors import RefusedError
 from backstay.repo.store import Locker, ObjectInfo, Store
 
-_COUNTS = frozenset({"clusters", "config", "backstay.json", "deltas", "rolls"})
+_COUNTS = frozenset({"clusters", "config", "backstay.json", "deltas"})
 #: Below a cluster: what is deleted again, by whoever unpins or has pruned.
 _PASSING = frozenset({"pins", "removals"})
 
