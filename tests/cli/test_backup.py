@@ -18,6 +18,7 @@ def test_a_backup_is_made_listed_and_shown(cli, repo, etcd):
         "stored": "PASS",
         "structure": "PASS",
         "content": "PASS",
+        "members": "PASS",
     }
     status = etcd.ctl_json("endpoint", "status")[0]["Status"]
     assert manifest["revision"] == status["header"]["revision"]

@@ -76,12 +76,17 @@ class Bench:
         with Client(replace(access, timeouts=timeouts), dialer) as client:
             return self.back_up_by(client, store)
 
-    def back_up_by(self, client, store=None, *listeners):
+    def back_up_by(self, client, store=None, *listeners, clock=CLOCK, poller=None):
         """The same by a client that stays open: closing one takes a while."""
+        part = Part(NAME, EtcdSource(client), poller)
+        return self.back_up_part(part, store, *listeners, clock=clock)
+
+    def back_up_part(self, part, store=None, *listeners, clock=CLOCK):
+        """The same of any source."""
         used = Repository(store or self.store, self.repository.config)
         options = Options(cluster="prod", spool_dir=self.spool)
         report = Report(self.said.append, *listeners)
-        return backup([Part(NAME, EtcdSource(client))], used, options, clock=CLOCK, report=report)
+        return backup([part], used, options, clock=clock, report=report)
 
     @property
     def listed(self) -> list[Entry]:

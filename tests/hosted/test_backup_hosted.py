@@ -10,7 +10,7 @@ from backstay.repo.keyring import Saved, headers, load
 from backstay.repo.stores.file import FileStore
 from kit.world import CLUSTER, NAME, NAMESPACE, hosted_world, inside_of, keys_of
 
-CHECKS = ("transfer", "stored", "structure", "content", "keys")
+CHECKS = ("transfer", "stored", "structure", "content", "members", "keys")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from kit.kubestreams import Fault
 from kit.world import CLUSTER, hosted_world
 
 ID = f"{CLUSTER}/latest"
-CHECKS = {"transfer", "stored", "structure", "content", "keys"}
+CHECKS = {"transfer", "stored", "structure", "content", "members", "keys"}
 
 
 def verdicts(manifest):

@@ -203,6 +203,27 @@ class Bucket:
                 raise self.nested(key, element)
             yield key, data[element.value : element.end]
 
+    def between(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Read keys and values with `low` <= key < `high`; pages that have none are not read.
+
+        Raises:
+            DamagedError: the tree is damaged on the way, or a value is a bucket.
+        """
+        visited, stack = Visited(self.image), self.steps()
+        while stack:
+            step = stack.pop()
+            if step.low >= high or (step.high is not None and step.high <= low):
+                continue
+            page = self.visit(step, visited)
+            if not page.is_leaf:
+                stack.extend(reversed(self.below(page, step).steps()))
+                continue
+            for key, element in self.ordered(page, step):
+                if low <= key < high:
+                    if element.flags:
+                        raise self.nested(key, element)
+                    yield key, self.image.data[element.value : element.end]
+
     def nested(self, key: bytes, element: Element) -> DamagedError:
         """Make the error for an element whose value is no plain one."""
         what = "is a bucket inside it" if element.flags == BUCKET_FLAG else "is of unknown kind"

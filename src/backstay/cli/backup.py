@@ -25,6 +25,7 @@ command.add_command(hosted)
 @options.store
 @options.recipients
 @options.etcd
+@options.members
 @options.spool
 @sealing
 @click.option("--dry-run", is_flag=True, help="Do what `preflight etcd` does, and stop.")
@@ -45,13 +46,14 @@ def etcd(
     """Back up an etcd.
 
     Every member is looked at first; a healthy follower gives the snapshot.  It is checked, sealed,
-    stored and read back; the backup exists when all that is done.
+    stored and read back, and held against its members; the backup exists when all that is done.
     """
+    from backstay.cli.members import budget
     from backstay.cli.verdicts import exit_code, tell_checks
     from backstay.client.etcd import Etcd
     from backstay.clock import SystemClock
     from backstay.flows.backup import NAME, Options, Part, backup
-    from backstay.kinds.etcd import EtcdSource
+    from backstay.kinds.etcd import EtcdSource, MemberPoller
     from backstay.repo.document import plain
     from backstay.repo.name import check_cluster
     from backstay.repo.sealing import Sealing
@@ -69,9 +71,11 @@ def etcd(
     )
     report = session.report()
     repository = open_repository(store, recipient)
+    clock = SystemClock()
     with Etcd(etcd_access(more)) as client:
-        part = Part(NAME, EtcdSource(client))
-        manifest = backup([part], repository, wanted, clock=SystemClock(), report=report)
+        poller = MemberPoller.of(client, budget(more), clock)
+        part = Part(NAME, EtcdSource(client), poller)
+        manifest = backup([part], repository, wanted, clock=clock, report=report)
     session.close()
     if session.json:
         session.answer(plain(manifest))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     help="Patience until nobody writes; then all is put back, and there is no backup.",
 )
 @click.option("--cluster", default="", help="Its name in the repository, if not NAMESPACE.NAME.")
+@options.members
 @click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
 @options.spool
 @sealing
@@ -88,6 +89,7 @@ def _check(more: dict[str, Any]) -> None:
 def _make(
     session: Session, api: "Api", name: str, namespace: str, more: dict[str, Any]
 ) -> "Manifest":
+    from backstay.cli.members import budget
     from backstay.clock import SystemClock
     from backstay.kinds.hosted.backup import Options, backup_hosted
     from backstay.kinds.hosted.companion import Places
@@ -101,6 +103,7 @@ def _make(
         transport=more["transport"],
         quiesce=QuiesceOptions(timeout=more["quiesce_timeout"]) if more["quiesce"] else None,
         prove_all=more["prove_all"],
+        members=budget(more),
         sealing=Sealing(level=more["level"], threads=more["threads"]),
     )
     places = Places(

@@ -339,3 +339,24 @@ def point(function: F) -> F:
             help="With --to-...: for leases that had run out, and whose TTL was not recorded.",
         ),
     )(function)
+
+
+def members(function: F) -> F:
+    """Say whether the members are asked if they have what the snapshot has."""
+    return compose(
+        click.option(
+            "--members",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="Compare the members' HashKV with the snapshot's. A member can't write while it"
+            " sums: auto asks those that are held up for no longer than --max-stall.",
+        ),
+        click.option(
+            "--max-stall",
+            type=Duration(),
+            default="1s",
+            show_default=True,
+            help="For how long --members=auto may keep a member from writing, by estimate.",
+        ),
+    )(function)

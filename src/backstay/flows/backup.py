@@ -4,7 +4,6 @@ Until the manifest is written nothing of it is a backup (promise 1). A thread se
 stream and reads back what the store has, while the snapshot that came is looked into.
 """
 
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -18,17 +17,28 @@ from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError, RefusedError, StoreError
+from backstay.flows.ancestry import Past, look_back, tip_of, trace
 from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
-from backstay.flows.source import Source
+from backstay.flows.polling import Polling
+from backstay.flows.source import Poller, Source
 from backstay.flows.spool import Follower
 from backstay.mvcc.hashkv import HashKV
 from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.status import Status
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
-from backstay.repo.manifest import CheckEntry, Manifest, ObjectEntry, SnapshotEntry, figures
+from backstay.repo.lineage import Lineage, Stored
+from backstay.repo.manifest import (
+    CheckEntry,
+    Manifest,
+    MemberEntry,
+    ObjectEntry,
+    SnapshotEntry,
+    Tip,
+    figures,
+)
 from backstay.repo.manifest import HashKV as HashKVEntry
 from backstay.repo.name import Run
 from backstay.repo.packing import Readable
@@ -63,10 +73,12 @@ class Part:
     Attributes:
         name: what the manifest calls its snapshot.
         source: where the snapshot comes from.
+        poller: asks its members whether they have what the snapshot has; None: they are not asked.
     """
 
     name: str
     source: Source
+    poller: Poller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +136,10 @@ def backup(
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run = Run.begin(options.cluster, clock.now())
-    making = _Making(repository, options, run, companion or Alone(), clock, report)
+    past = look_back(repository, options.cluster)
+    if past.trouble:
+        report.warn(f"not all that is stored could be looked at: {past.trouble}")
+    making = _Making(repository, options, run, past, companion or Alone(), clock, report)
     manifest = making.make(parts, during)
     repository.publish(manifest)
     _sweep(repository, report)
@@ -138,6 +153,7 @@ class _Making:
     repository: Repository
     options: Options
     run: Run
+    past: Past
     companion: Companion
     clock: Clock
     report: Report
@@ -148,14 +164,13 @@ class _Making:
         several = len(parts) > 1
         with ExitStack() as stack:
             intakes = [stack.enter_context(self._intake(part, several=several)) for part in parts]
-            came = []
             with during():
-                for part, intake in zip(parts, intakes, strict=True):
-                    came.append(part.source.fetch(intake, self.report))
-                    intake.finish()
+                came = [
+                    self._take(part, intake) for part, intake in zip(parts, intakes, strict=True)
+                ]
             looked = [
-                self._look(part, intake, received)
-                for part, intake, received in zip(parts, intakes, came, strict=True)
+                self._look(part, intake, *one)
+                for part, intake, one in zip(parts, intakes, came, strict=True)
             ]
         checks = together([(one.snapshot.name, one.checks) for one in looked])
         self._judge(checks)
@@ -187,15 +202,46 @@ class _Making:
             store = self.repository.store
             return ask("stored", lambda: stored(store, (entry,), progress), self.clock)
 
-    def _look(self, part: Part, intake: Intake[_Stored], received: Received) -> _Looked:
+    def _take(self, part: Part, intake: Intake[_Stored]) -> tuple[Received, Polling]:
+        """Have a snapshot come, and its members asked before it and right after it."""
+        polling = Polling(part.poller, self.past.snapshot(part.name), self.report)
+        polling.before()
+        received = part.source.fetch(intake, self.report)
+        intake.finish()
+        polling.after(intake.fd)
+        return received, polling
+
+    def _look(
+        self, part: Part, intake: Intake[_Stored], received: Received, polling: Polling
+    ) -> _Looked:
         """Look into what came, while the rest of it is stored."""
         with Snapshot.open(intake.fd, name="the snapshot that came") as snapshot:
             found = look_into(snapshot, self.clock, self.report)
             hashkv = hashkv_of(snapshot, found)
             own = self.companion.examine(snapshot)
+            index = _raft_index(snapshot) or received.source.raft_applied_index
+            before = self.past.snapshot(part.name)
+            lineage = trace(
+                None if before is None else Stored.of(before),
+                snapshot,
+                received,
+                raft_index=index,
+                sound=hashkv is not None,
+            )
+            tip = tip_of(snapshot) if hashkv else None
+            own += polling.check(snapshot, received, hashkv, self.clock)
             kept = intake.kept(self.report)
-            path = kept.entry.path
-            entry = _entry(part.name, snapshot, found, hashkv, received=received, path=path)
+            entry = _entry(
+                part.name,
+                found,
+                hashkv,
+                received=received,
+                raft_index=index,
+                lineage=lineage,
+                tip=tip,
+                members=polling.entries,
+                path=kept.entry.path,
+            )
         came = ask(
             "transfer",
             lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
@@ -250,11 +296,14 @@ def _seal(
 
 def _entry(
     name: str,
-    snapshot: Snapshot,
     found: Findings,
     hashkv: HashKV | None,
     *,
     received: Received,
+    raft_index: int,
+    lineage: Lineage,
+    tip: Tip | None,
+    members: tuple[MemberEntry, ...],
     path: str,
 ) -> SnapshotEntry:
     """Describe what came; where it is too damaged for a figure, that one is 0."""
@@ -263,14 +312,15 @@ def _entry(
     hashkv = hashkv or HashKV(hash=0, revision=0, compact_revision=NEVER_COMPACTED)
     return SnapshotEntry(
         name=name,
-        # Nothing is proven of an earlier life of this etcd, so each backup begins a lineage.
-        lineage=secrets.token_hex(8),
+        lineage=lineage.id,
+        predecessor=lineage.predecessor,
+        lineage_reason=lineage.reason,
         revision=hashkv.revision or header.revision,
         compact_revision=hashkv.compact_revision,
         etcd_version=source.version,
         cluster_id=f"{header.cluster_id:x}",
         raft_term=header.raft_term,
-        raft_index=_raft_index(snapshot) or source.raft_applied_index,
+        raft_index=raft_index,
         hash=status.hash,
         total_keys=status.total_keys,
         total_size=status.total_size,
@@ -279,6 +329,8 @@ def _entry(
             revision=hashkv.revision,
             compact_revision=hashkv.compact_revision,
         ),
+        tip=tip,
+        members=members,
         object=path,
     )
 

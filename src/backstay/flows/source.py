@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from backstay.client.hashing import Poll
 from backstay.client.snapshot import Received, Sink
 from backstay.report import Report
 
@@ -30,5 +31,19 @@ class Source(Protocol):
 
         Raises:
             EtcdError: no member gave a whole one.
+        """
+        ...
+
+
+class Poller(Protocol):
+    """Asks the members of a cluster for their HashKV."""
+
+    def poll(self, revision: int, *, elements: int | None, took: float | None) -> Poll:
+        """Ask every member, one after another; raises nothing of ours.
+
+        Args:
+            revision: up to which; 0 = the newest that any of them has.
+            elements: how many elements they have, where that is known.
+            took: seconds that a member took before, where one was asked.
         """
         ...

@@ -1,8 +1,10 @@
 """Any etcd: its members are reached at endpoints that the user names."""
 
 from backstay.client.etcd import Etcd
+from backstay.client.hashing import Budget, EtcdMembers, Members, Poll, poll
 from backstay.client.health import Choice, choose, survey
 from backstay.client.snapshot import Received, Sink, fetch
+from backstay.clock import Clock
 from backstay.report import Report
 
 
@@ -48,3 +50,29 @@ class EtcdSource:
             EtcdError: no member gave one.
         """
         return fetch(self._etcd, self._choice, sink, report)
+
+
+class MemberPoller:
+    """Asks members for their HashKV, as far as a budget goes; see `flows.source.Poller`.
+
+    Args:
+        members: whom.
+        budget: how much may be asked of them.
+        clock: measures, and waits.
+    """
+
+    def __init__(self, members: Members, budget: Budget, clock: Clock) -> None:
+        self._members = members
+        self._budget = budget
+        self._clock = clock
+
+    @classmethod
+    def of(cls, etcd: Etcd, budget: Budget | None, clock: Clock) -> "MemberPoller | None":
+        """Make one for the members that a client reaches; None where nobody is to be asked."""
+        return None if budget is None else cls(EtcdMembers(etcd, clock), budget, clock)
+
+    def poll(self, revision: int, *, elements: int | None, took: float | None) -> Poll:
+        """Ask every member, one after another."""
+        return poll(
+            self._members, revision, self._budget, self._clock, elements=elements, took=took
+        )

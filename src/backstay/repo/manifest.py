@@ -36,11 +36,47 @@ class HashKV(msgspec.Struct, frozen=True, kw_only=True):
     compact_revision: CompactRevision
 
 
+class Tip(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last revision of a snapshot is known by, without having it; see `mvcc.tip`."""
+
+    salt: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    digest: Sha256
+
+
+class MemberEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What a member answered to HashKV.
+
+    Attributes:
+        name: of the member; empty where it is not known.
+        id: of the member.
+        revision: up to which it summed.
+        compact_revision: at which it was compacted then; -1: never.
+        hash: its answer.
+        seconds: that it took; it could not write meanwhile.
+    """
+
+    name: Short
+    id: Hex64
+    revision: Count
+    compact_revision: CompactRevision
+    hash: Hash32
+    seconds: Annotated[float, Meta(ge=0)]
+
+
 class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One snapshot of a backup, and the etcd that it came from."""
+    """One snapshot of a backup, and the etcd that it came from.
+
+    Attributes:
+        predecessor: the lineage that was the newest when this one began; None where there was none.
+        lineage_reason: why the lineage is continued, or begins here.
+        tip: what its last revision is known by; None where there is nothing to know it by.
+        members: what the members answered to HashKV, in the order in which they were asked.
+    """
 
     name: Short
     lineage: Short
+    predecessor: Short | None = None
+    lineage_reason: Text = ""
     revision: Count
     compact_revision: CompactRevision
     etcd_version: Short
@@ -51,6 +87,8 @@ class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
     total_keys: Count
     total_size: Count
     hashkv: HashKV
+    tip: Tip | None = None
+    members: Annotated[tuple[MemberEntry, ...], Meta(max_length=256)] = ()
     object: Text
 
 

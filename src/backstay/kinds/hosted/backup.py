@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backstay.client.hashing import Budget
 from backstay.clock import Clock
 from backstay.errors import BackstayError, RefusedError, UsageError
 from backstay.flows import backup as flow
+from backstay.kinds.etcd import MemberPoller
 from backstay.kinds.hosted.cluster import Hosted
 from backstay.kinds.hosted.companion import Belongings, Places
 from backstay.kinds.hosted.quiescing.quiesce import Options as QuiesceOptions
@@ -38,6 +40,7 @@ class Options:
         transport: `auto`, `direct`, `port-forward` or `exec`.
         quiesce: how writers are stopped; None lets them go on.
         prove_all: whether keys are tried on all values, not on samples.
+        members: how much may be asked of the members; None: nothing.
         sealing: how hard to compress.
         network: how Services are reached.
         paths: where things are in the containers, for `exec`.
@@ -48,6 +51,7 @@ class Options:
     transport: str = "auto"
     quiesce: QuiesceOptions | None = None
     prove_all: bool = False
+    members: Budget | None = field(default_factory=Budget)
     sealing: Sealing = field(default_factory=Sealing)
     network: Network | None = None
     paths: PodPaths | None = None
@@ -98,7 +102,7 @@ def backup_hosted(
             report=report,
         )
         return flow.backup(
-            [flow.Part(shard.name, shard.source) for shard in reached.shards],
+            _parts(reached, options, clock),
             places.data,
             flow.Options(cluster=cluster, spool_dir=options.spool_dir, sealing=options.sealing),
             companion=belongings,
@@ -106,6 +110,18 @@ def backup_hosted(
             clock=clock,
             report=report,
         )
+
+
+def _parts(reached: Reached, options: Options, clock: Clock) -> list[flow.Part]:
+    allowed = options.members
+    return [
+        flow.Part(
+            shard.name,
+            shard.source,
+            None if allowed is None else MemberPoller(shard.members, allowed, clock),
+        )
+        for shard in reached.shards
+    ]
 
 
 def check_places(places: Places) -> None:

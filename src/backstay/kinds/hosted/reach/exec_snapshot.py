@@ -169,6 +169,26 @@ class ExecSource:
             failures[-1].do if failures else "",
         ) from (failures[-1] if failures else None)
 
+    def status(self, endpoint: Endpoint) -> Status:
+        """Look at the pod of one member, by the address that `survey` gave it.
+
+        Raises:
+            KubeError: the pod can't be asked.
+            EtcdError: the member does not say.
+        """
+        health = self._look(self._pods[endpoint]).health
+        if health.status is None:
+            raise EtcdError(health.error, health.hint)
+        return health.status
+
+    def run(self, endpoint: Endpoint, script: str, stdout: Callable[[bytes], object]) -> Completed:
+        """Run a script in the pod of one member, by the address that `survey` gave it.
+
+        Raises:
+            KubeError: the pod can't be asked.
+        """
+        return self._run(self._pods[endpoint], script, stdout, stall=self._stall)
+
     def _look(self, pod: str) -> _Seen:
         endpoint = pod_endpoint(self._hosted, self._shard, pod)
         printed = bytearray()

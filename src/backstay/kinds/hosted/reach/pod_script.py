@@ -23,6 +23,8 @@ from dataclasses import dataclass
 MARK = ": backstay"
 #: What names in the data directory's parent begin with.
 PREFIX = "backstay-"
+#: etcdctl's own patience is 5 s.
+_HASH_TIMEOUT = "120s"
 #: Exit code of our own: no CA is where one should be.
 NO_CA = 90
 
@@ -63,6 +65,22 @@ for f in "$dir"/{PREFIX}*; do [ -e "$f" ] && echo "left ${{f##*/}}"; done
 s=$(ctl endpoint status -w json) || exit
 echo "status $s"
 echo "alarms $(ctl alarm list 2>/dev/null | tr '\\n' ' ')"
+"""
+
+
+def hashkv(paths: PodPaths, revision: int) -> str:
+    """Make the script that has the member sum its keys.
+
+    It prints a line when it begins, and then what `etcdctl endpoint hashkv -w json` prints.
+
+    Args:
+        paths: where things are.
+        revision: up to which; 0 = its newest.
+    """
+    return f"""{MARK}
+{_begin(paths)}
+echo begins
+ctl --command-timeout {_HASH_TIMEOUT} endpoint hashkv --rev {revision} -w json
 """
 
 

@@ -17,6 +17,7 @@ from backstay.client.access import Access, Timeouts, Tls
 from backstay.client.dial import Dialer, DirectDialer
 from backstay.client.endpoint import DEFAULT_PORT, Endpoint, parse_endpoints
 from backstay.client.etcd import Etcd
+from backstay.client.hashing import EtcdMembers, Members
 from backstay.clock import Clock
 from backstay.errors import (
     BackstayError,
@@ -30,6 +31,7 @@ from backstay.errors import (
 )
 from backstay.kinds.etcd import EtcdSource
 from backstay.kinds.hosted.cluster import MAIN, Hosted, Shard
+from backstay.kinds.hosted.reach.exec_hashing import PodMembers
 from backstay.kinds.hosted.reach.exec_snapshot import ExecSource
 from backstay.kinds.hosted.reach.member import pod_endpoint, service_endpoint
 from backstay.kinds.hosted.reach.pod_script import PodPaths
@@ -97,10 +99,12 @@ class ReachedShard:
         etcd: a client of it, with one endpoint for each member where they have names; None where
             it is reached by exec.
         dialer: of that client, for others with fewer endpoints.
+        members: its members, that can be asked for their HashKV.
     """
 
     name: str
     source: "HostedSource | ExecSource"
+    members: Members
     etcd: Etcd | None = None
     dialer: Dialer | None = None
 
@@ -251,13 +255,17 @@ def reach(
     way = choose(api, hosted, wanted, clock=clock, network=network)
     with ExitStack() as stack:
         if way.transport is Transport.EXEC:
-            shards = [
-                ReachedShard(shard.name, ExecSource(api, hosted, shard, paths=paths))
-                for shard in hosted.shards
-            ]
+            shards = [_executed(api, hosted, shard, paths, clock) for shard in hosted.shards]
         else:
             shards = _Opener(stack, api, hosted, way, network, clock).opened()
         yield Reached(way, tuple(shards))
+
+
+def _executed(
+    api: Api, hosted: Hosted, shard: Shard, paths: PodPaths | None, clock: Clock
+) -> ReachedShard:
+    source = ExecSource(api, hosted, shard, paths=paths)
+    return ReachedShard(shard.name, source, PodMembers(source, shard.replicas, paths, clock))
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +321,8 @@ class _Opener:
     ) -> ReachedShard:
         access = Access(endpoints=endpoints, tls=self.way.tls, timeouts=timeouts or Timeouts())
         etcd = self.stack.enter_context(Etcd(access, dialer, self.clock))
-        return ReachedShard(name, HostedSource(etcd), etcd, dialer)
+        members = EtcdMembers(etcd, self.clock)
+        return ReachedShard(name, HostedSource(etcd), members, etcd, dialer)
 
 
 class ForwardDialer:
