@@ -141,7 +141,7 @@ def _gap(
     later = min((delta.begin for delta in deltas if delta.begin > reached), default=wanted)
     last = max(min(later, wanted).main - 1, reached.main)
     if reached == Position(base.revision + 1):
-        upto = f"the last backup before them, {base.name}, is at revision {base.revision}"
+        upto = f"the last backup before that, {base.name}, is at revision {base.revision}"
     else:
         upto = f"recorded up to revision {reached.main - 1} after {base.name}"
     above = [other for other in bases if other.revision >= wanted.main]
@@ -149,7 +149,7 @@ def _gap(
     there = (
         f"the next backup, {following.name}, covers from {following.first}"
         if following
-        else "no later backup covers them"
+        else "no later backup covers that"
     )
     what = (
         f"revisions {reached.main} to {last} are missing"
