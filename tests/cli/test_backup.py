@@ -141,3 +141,17 @@ def test_a_dry_run_writes_nothing(cli, file_repo):
     done = cli("backup", "etcd", "--cluster", "prod", "--dry-run", "--json")
     assert {c["name"] for c in done.json["checks"]} >= {"members", "alarms", "space", "repository"}
     assert objects(file_repo) == before
+
+
+def test_promise_4_members_are_asked_as_far_as_is_allowed(cli, file_repo):
+    def backup(*words, expect=0):
+        made = cli("backup", "etcd", "--cluster", "prod", "--json", *words, expect=expect).json
+        verdicts = {check["name"]: check["verdict"] for check in made["checks"]}
+        return verdicts.get("members"), made["snapshots"][0]["members"]
+
+    assert backup("--members", "never") == (None, [])
+    assert backup("--max-stall", "0s", expect=4) == ("COULD NOT VERIFY", [])
+    for words in (("--members", "always", "--max-stall", "0s"), ("--members", "auto")):
+        verdict, asked = backup(*words)
+        assert verdict == "PASS"
+        assert [one["revision"] for one in asked] == [asked[0]["revision"]] * 2

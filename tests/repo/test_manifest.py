@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -32,7 +34,7 @@ def test_it_has_the_fields_that_others_rely_on():
     assert set(document["snapshots"][0]) == {
         *("name", "lineage", "revision", "compact_revision", "etcd_version", "cluster_id"),
         *("raft_term", "raft_index", "hash", "total_keys", "total_size", "hashkv", "object"),
-        *("predecessor", "lineage_reason", "tip"),
+        *("predecessor", "lineage_reason", "tip", "members", "live_keys", "live_size"),
     }
     assert set(document["objects"][0]) == {
         *("path", "role", "size", "sha256", "stored_size", "stored_sha256"),
@@ -150,3 +152,28 @@ def test_any_change_is_taken_or_refused_and_nothing_else(data):
         place = place[key]
     with suppress(FormatError):
         parse_manifest(json.dumps(document).encode(), "m")
+
+
+#: Threads that read their first manifest at the same moment, in a process of their own.
+TOGETHER = """
+import sys, threading
+sys.setswitchinterval(1e-7)
+from backstay.repo.manifest import parse_manifest
+data = open(sys.argv[1], "rb").read()
+barrier = threading.Barrier(16)
+def read():
+    barrier.wait()
+    parse_manifest(data, "m")
+threads = [threading.Thread(target=read) for _ in range(16)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_many_threads_may_read_the_first_manifests_of_a_process(tmp_path):
+    """msgspec crashed where two of them came to a type first."""
+    path = tmp_path / "m.json"
+    path.write_bytes(encode(manifest()))
+    for _ in range(6):
+        done = subprocess.run([sys.executable, "-c", TOGETHER, path], check=False)
+        assert done.returncode == 0

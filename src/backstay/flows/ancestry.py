@@ -5,16 +5,26 @@ can't be read: then a new lineage begins, and the check `change` says so.
 """
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from backstay.checks import change
+from backstay.checks.question import ask, unknown
 from backstay.client.snapshot import Received
+from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError
-from backstay.mvcc.hashkv import compute_hashkv
+from backstay.mvcc.hashkv import compute_hashkv, live_size
+from backstay.mvcc.live import count_live
 from backstay.mvcc.snapshot import FIRST_REVISION, Snapshot
 from backstay.mvcc.tip import SALT_SIZE, elements_at, fingerprint
 from backstay.repo.catalogue import Entry, Repository, newest
 from backstay.repo.lineage import Lineage, Shown, Stored, continue_or_begin
 from backstay.repo.manifest import SnapshotEntry, Tip
+from backstay.repo.pin import pin
+from backstay.repo.store import Store
+from backstay.report import Check, Report, Verdict
+
+#: Changes since the last compaction that are summed key by key, at 150 bytes of memory each.
+_MOST_CHANGES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,13 @@ class Past:
     newest: Entry | None = None
     verified: Entry | None = None
     trouble: str = ""
+
+    @property
+    def worth_keeping(self) -> Entry | None:
+        """What must not be pushed out by what comes after: a verified one where there is one."""
+        if self.newest is not None and self.newest.verified:
+            return self.newest
+        return self.verified or self.newest
 
     def snapshot(self, name: str) -> SnapshotEntry | None:
         """Find the newest snapshot of an etcd, by its name in the cluster."""
@@ -98,12 +115,80 @@ def _shown(stored: Stored, snapshot: Snapshot, received: Received, raft_index: i
     )
 
 
-def tip_of(snapshot: Snapshot) -> Tip | None:
-    """Give what the last revision of a whole snapshot can be known by.
+def compared(past: Past, now: SnapshotEntry, lineage: Lineage, clock: Clock) -> tuple[Check, ...]:
+    """Ask whether a snapshot is still of what the newest good one was of; nothing at the first."""
+    before = past.snapshot(now.name)
+    if before is not None:
+        return (ask(change.NAME, lambda: change.change(before, now, lineage), clock),)
+    if past.trouble and past.newest is None:
+        reason = f"what is stored could not be looked at: {past.trouble}"
+        return (ask(change.NAME, lambda: unknown(reason), clock),)
+    return ()
 
-    Raises:
-        DamagedError: the path to it is damaged.
+
+def keep_older(
+    past: Past,
+    checks: tuple[Check, ...],
+    store: Store,
+    clock: Clock,
+    report: Report,
+) -> tuple[Check, ...]:
+    """Pin what was there before a change that nobody may have meant, and say so in its check.
+
+    Args:
+        past: what was there.
+        checks: of the new backup.
+        store: that of the repository.
+        clock: for the pin's date.
+        report: is warned.
     """
-    salt = secrets.token_bytes(SALT_SIZE)
-    digest = fingerprint(elements_at(snapshot, snapshot.revision), salt)
-    return Tip(salt=salt.hex(), digest=digest) if digest else None
+    return tuple(
+        _pinned(past, check, store, clock, report)
+        if check.name == change.NAME and check.verdict is not Verdict.PASS
+        else check
+        for check in checks
+    )
+
+
+def _pinned(past: Past, check: Check, store: Store, clock: Clock, report: Report) -> Check:
+    kept = past.worth_keeping
+    told = ""
+    if kept is not None:
+        backup = kept.manifest.name
+        try:
+            pin(store, backup, by="backstay backup", reason=check.detail, clock=clock)
+        except BackstayError as error:
+            told = f"; {backup} could NOT be pinned: {error}"
+        else:
+            told = f"; {backup} is pinned until somebody runs `backstay unpin {backup}`"
+    report.warn(f"this backup is not like the one before it: {check.detail}{told}")
+    return replace(check, detail=f"{check.detail}{told}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What later backups are compared with; all None where a file is too damaged.
+
+    Attributes:
+        live_keys: keys that are there at the head.
+        live_size: bytes of these and of their values; None also where it would take long to tell.
+        tip: what the last revision is known by.
+    """
+
+    live_keys: int | None = None
+    live_size: int | None = None
+    tip: Tip | None = None
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> "Inside":
+        """Count and sum what is in a whole snapshot."""
+        salt = secrets.token_bytes(SALT_SIZE)
+        try:
+            digest = fingerprint(elements_at(snapshot, snapshot.revision), salt)
+            return cls(
+                live_keys=max(count_live(snapshot), 0),
+                live_size=live_size(snapshot, _MOST_CHANGES),
+                tip=Tip(salt=salt.hex(), digest=digest) if digest else None,
+            )
+        except DamagedError:
+            return cls()

@@ -17,7 +17,7 @@ from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError, RefusedError, StoreError
-from backstay.flows.ancestry import Past, look_back, tip_of, trace
+from backstay.flows.ancestry import Inside, Past, compared, keep_older, look_back, trace
 from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
@@ -36,7 +36,6 @@ from backstay.repo.manifest import (
     MemberEntry,
     ObjectEntry,
     SnapshotEntry,
-    Tip,
     figures,
 )
 from backstay.repo.manifest import HashKV as HashKVEntry
@@ -173,6 +172,8 @@ class _Making:
                 for part, intake, one in zip(parts, intakes, came, strict=True)
             ]
         checks = together([(one.snapshot.name, one.checks) for one in looked])
+        store = self.repository.store
+        checks = keep_older(self.past, checks, store, self.clock, self.report)
         self._judge(checks)
         kept = self.companion.keep(self.run)
         self._judge(kept.checks)
@@ -228,7 +229,7 @@ class _Making:
                 raft_index=index,
                 sound=hashkv is not None,
             )
-            tip = tip_of(snapshot) if hashkv else None
+            inside = Inside.of(snapshot) if hashkv else Inside()
             own += polling.check(snapshot, received, hashkv, self.clock)
             kept = intake.kept(self.report)
             entry = _entry(
@@ -238,10 +239,11 @@ class _Making:
                 received=received,
                 raft_index=index,
                 lineage=lineage,
-                tip=tip,
+                inside=inside,
                 members=polling.entries,
                 path=kept.entry.path,
             )
+            own += compared(self.past, entry, lineage, self.clock)
         came = ask(
             "transfer",
             lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
@@ -302,7 +304,7 @@ def _entry(
     received: Received,
     raft_index: int,
     lineage: Lineage,
-    tip: Tip | None,
+    inside: Inside,
     members: tuple[MemberEntry, ...],
     path: str,
 ) -> SnapshotEntry:
@@ -329,7 +331,9 @@ def _entry(
             revision=hashkv.revision,
             compact_revision=hashkv.compact_revision,
         ),
-        tip=tip,
+        live_keys=inside.live_keys,
+        live_size=inside.live_size,
+        tip=inside.tip,
         members=members,
         object=path,
     )

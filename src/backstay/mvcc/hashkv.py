@@ -159,6 +159,32 @@ class _Kept:
         return kept, done + last - settled
 
 
+def live_size(snapshot: Snapshot, limit: int) -> int | None:
+    """Count the bytes of all elements that are there at the head: what a compaction there keeps.
+
+    Time and memory grow with the number of changes since the last finished compaction.
+
+    Args:
+        snapshot: the file.
+        limit: changes since then that are looked at, at most.
+
+    Returns:
+        None where there are more.
+
+    Raises:
+        DamagedError: the file is damaged.
+    """
+    settled = snapshot.finished_compaction
+    if sum(len(one) - one.until(settled) for one in read_elements(snapshot)) > limit:
+        return None
+    head = snapshot.revision
+    kept, size, done = _Kept(snapshot, head, head), 0, 0
+    for elements in read_elements(snapshot):
+        mask, done = kept.mask(elements, done)
+        size += int((elements.stops - elements.starts)[mask & ~elements.bumps].sum())
+    return size
+
+
 class _Columns:
     """Where the changed keys lie, 13 bytes a change."""
 

@@ -7,6 +7,7 @@ looked at here before it is given to either.
 
 import json
 import math
+import threading
 from datetime import datetime
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +20,9 @@ FORMAT = 1
 _FIRST_YEAR, _LAST_YEAR = 1970, 9000
 
 T = TypeVar("T")
+
+_learning = threading.Lock()
+_learned = set[type[Any]]()
 
 
 def decode(data: bytes, kind: type[T], name: str, *, limit: int = MAX_SIZE) -> T:
@@ -45,10 +49,23 @@ def decode(data: bytes, kind: type[T], name: str, *, limit: int = MAX_SIZE) -> T
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name} is no JSON document: {_short(error)}") from error
     _check_needs(raw, name)
+    _learn(kind)
     try:
         return msgspec.convert(raw, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
         raise FormatError(f"{name} makes no sense: {_short(error)}") from error
+
+
+def _learn(kind: type[Any]) -> None:
+    """Have msgspec look at a type while nobody else does.
+
+    It does so at the first use, and two threads that come first together can crash the process
+    (seen with msgspec 0.22): one takes what the other has half made.
+    """
+    if kind not in _learned:
+        with _learning:
+            msgspec.json.Decoder(kind)
+            _learned.add(kind)
 
 
 def _short(error: Exception) -> str:

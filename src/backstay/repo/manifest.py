@@ -69,6 +69,8 @@ class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         predecessor: the lineage that was the newest when this one began; None where there was none.
         lineage_reason: why the lineage is continued, or begins here.
+        live_keys: keys that are there at its revision; None where that is not known.
+        live_size: bytes of these and of their values, as stored; None where that is not known.
         tip: what its last revision is known by; None where there is nothing to know it by.
         members: what the members answered to HashKV, in the order in which they were asked.
     """
@@ -87,6 +89,8 @@ class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
     total_keys: Count
     total_size: Count
     hashkv: HashKV
+    live_keys: Count | None = None
+    live_size: Count | None = None
     tip: Tip | None = None
     members: Annotated[tuple[MemberEntry, ...], Meta(max_length=256)] = ()
     object: Text

@@ -140,3 +140,13 @@ def manifests_of(cluster: str) -> str:
 def notes_of(cluster: str) -> str:
     """Prefix of what was said of a cluster's backups later."""
     return f"clusters/{cluster}/notes/"
+
+
+def pins_of(cluster: str) -> str:
+    """Prefix of the pins of a cluster's backups."""
+    return f"clusters/{cluster}/pins/"
+
+
+def removals_of(cluster: str) -> str:
+    """Prefix of the removals of a cluster's backups that were announced."""
+    return f"clusters/{cluster}/removals/"
