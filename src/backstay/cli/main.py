@@ -29,6 +29,8 @@ COMMANDS = {
     "verify": ("verify", "Prove that a backup or a snapshot file is whole."),
     "drill": ("drill", "Restore a backup into a throw-away etcd and compare."),
     "export": ("export", "Write a backup as a stock snapshot file."),
+    "record": ("record", "Record all changes of a cluster until stopped."),
+    "timeline": ("timeline", "Show what can be restored, and what can't."),
     "restore": ("restore", "Restore a backup."),
     "resume": ("resume", "Put a quiesced control plane back."),
     "status": ("status", "Print what `etcdutl snapshot status` prints."),
@@ -105,8 +107,8 @@ def main(arguments: list[str], stop: Stop | None = None) -> int:
     Returns:
         The exit code of the process.
     """
-    session = Session()
     stop = stop or Stop()
+    session = Session(stop)
     try:
         code = backstay.main(arguments, prog_name="backstay", standalone_mode=False, obj=session)
     except SystemExit:

@@ -1,0 +1,1 @@
+"""`backstay timeline`: what can be restored, and what can't."""
