@@ -1,8 +1,8 @@
-"""A recorder in a thread of the test, and in a process of its own; and what is proven of what it stored.
+"""A recorder in a thread of the test, and what is proven of what it stored.
 
 with Recording.start(bench, access) as recording:
     recording.until(lambda f: f.sealed >= head)
-assert_history(bench, client, revisions)
+with at(bench, revision) as (snapshot, point): ...
 """
 
 import itertools
@@ -76,7 +76,7 @@ class Recording:
                     # What hangs up under a full backup would only make noise.
                     if recorder._full is not None:
                         recorder._full._thread.join(30)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - is raised in the test
                 recording.error = error
 
         recording.thread = threading.Thread(target=run, daemon=True)
