@@ -43,7 +43,7 @@ def restore(server, path):
 
 
 def leases_of(snapshot):
-    return [parse_lease(value) for _, value in snapshot.bucket(b"lease").items()]
+    return [parse_lease(key, value) for key, value in snapshot.bucket(b"lease").items()]
 
 
 @pytest.fixture
@@ -169,7 +169,9 @@ def test_a_restore_in_place_begins_a_lineage_and_both_can_be_restored(bench, etc
     old, new = bench.listed
     assert_history(bench, before, old)
     assert_history(bench, hashes(etcd, range(last - 2, last + 1)), new)
-    assert "others than those" in new.manifest.snapshots[0].lineage_reason
+    # It is seen as soon as it serves, or when it has gone past the old head.
+    reason = new.manifest.snapshots[0].lineage_reason
+    assert "others than those" in reason or "went back" in reason
 
 
 def test_an_etcd_that_is_compacted_past_a_stopped_recorder_leaves_a_gap_that_is_named(bench, etcd):
@@ -268,9 +270,9 @@ def test_a_store_that_fails_is_waited_for_and_nothing_is_lost(bench, etcd):
     with Recording.start(bench, etcd.access, store=store, max_bytes=20_000) as recording:
         recording.until(lambda f: f.fulls)
         broken.set()
-        head = write(etcd, 100, b"v" * 500)
+        head = write(etcd, 100, b"v" * 2000)
         recording.until(lambda f: f.store_errors >= 3)
-        assert recording.figures.waiting < 60_000
+        assert recording.figures.waiting < 100_000
         broken.clear()
         recording.until(lambda f: f.sealed >= head)
         assert any("can't be stored" in words for words in recording.words)
@@ -315,7 +317,7 @@ def test_a_delta_that_is_missing_is_found(bench, etcd, which):
         recording.until(lambda f: f.fulls)
         for _ in range(4):
             head = write(etcd, 3)
-            recording.until(lambda f: f.sealed >= head)
+            recording.until(lambda f, head=head: f.sealed >= head)
     (entry,) = bench.listed
     lineage = entry.manifest.snapshots[0].lineage
     deltas = [d for d in list_deltas(bench.repository, "prod", lineage) if d.begin != d.end]
@@ -325,9 +327,10 @@ def test_a_delta_that_is_missing_is_found(bench, etcd, which):
             bench.store.delete(delta.path)
     with pytest.raises(GapError, match=str(gone.begin.main)), at(bench, head):
         pass
-    # Whoever records next goes on from the hole, and fills it.
+    # Whoever records next fills it where it is the end; else a full backup goes over it.
     with Recording.start(bench, etcd.access) as recording:
-        recording.until(lambda f: f.sealed >= head)
+        recording.until(lambda f: f.sealed >= head and f.fulls == (which == "middle"))
+        assert not recording.figures.lineages
     assert_history(bench, hashes(etcd, [gone.begin.main, head]))
 
 

@@ -1,6 +1,6 @@
 """Where the store ends: what a recorder that starts goes on from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from backstay.errors import StoreError
@@ -22,11 +22,13 @@ class Ending:
         stored: what it is known by.
         end: the position after the last change that is stored.
         full_at: when its newest full backup was made.
+        hole: what is missing between that and the end; empty where nothing is.
     """
 
     stored: Stored
     end: Position
     full_at: datetime
+    hole: str = ""
 
     @property
     def anchor(self) -> Anchor | None:
@@ -56,16 +58,27 @@ def find_ending(repository: Repository, cluster: str, name: str) -> Ending | Non
         if past.trouble:
             raise StoreError(f"what is stored of {cluster} can't be looked at: {past.trouble}")
         return None
-    reach = reached(entry, recorded(repository, cluster, [entry.lineage])[entry.lineage])
+    stretches = recorded(repository, cluster, [entry.lineage])[entry.lineage]
+    made = past.newest.manifest.taken_at
+    reach = reached(entry, stretches)
+    last = max((one.end for one in stretches), default=reach)
+    if last > reach and (note := find_tip(repository.store, cluster, entry.lineage, last)):
+        following = min(one.begin for one in stretches if one.begin > reach)
+        hole = f"what is recorded from {reach} to {following} is not there any more"
+        return Ending(note.stored, last, made, hole)
+    return Ending(_known(repository, cluster, entry, reach), reach, made)
+
+
+def _known(repository: Repository, cluster: str, entry: SnapshotEntry, reach: Position) -> Stored:
+    """Say by what is known what is recorded up to a position after a snapshot."""
     stored = Stored.of(entry)
-    if reach > Position(entry.revision + 1):
-        note = find_tip(repository.store, cluster, entry.lineage, reach)
-        if note is None:
-            main = reach.main if reach.sub else reach.main - 1
-            stored = _unknown(stored, main)
-        else:
-            stored = note.stored
-    return Ending(stored, reach, past.newest.manifest.taken_at)
+    if reach == Position(entry.revision + 1):
+        return stored
+    note = find_tip(repository.store, cluster, entry.lineage, reach)
+    if note is not None:
+        return note.stored
+    main = reach.main if reach.sub else reach.main - 1
+    return replace(stored, revision=main, compact_revision=-1, hash=None, tip=None)
 
 
 def reached(entry: SnapshotEntry, stretches: tuple[Stretch, ...]) -> Position:
@@ -74,18 +87,4 @@ def reached(entry: SnapshotEntry, stretches: tuple[Stretch, ...]) -> Position:
     return max(
         (one.end for one in stretches if one.begin <= after <= one.end),
         default=after,
-    )
-
-
-def _unknown(stored: Stored, revision: int) -> Stored:
-    return Stored(
-        lineage=stored.lineage,
-        predecessor=stored.predecessor,
-        revision=revision,
-        compact_revision=stored.compact_revision,
-        cluster_id=stored.cluster_id,
-        raft_term=stored.raft_term,
-        raft_index=stored.raft_index,
-        hash=None,
-        tip=None,
     )

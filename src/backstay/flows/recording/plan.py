@@ -51,14 +51,14 @@ class Open:
     """The delta that is open.
 
     Attributes:
-        changes: how many it has.
+        something: whether it covers anything, be it that a revision has come to its end.
         size: their bytes.
         age: seconds since its first change, or since it was begun where it has none.
         full: whether it takes no more.
         dated: whether it has, or can have, a time.
     """
 
-    changes: int
+    something: bool
     size: int
     age: float
     full: bool
@@ -73,9 +73,9 @@ def seal_now(options: Options, delta: Open) -> str:
         return "it takes no more"
     if delta.size >= options.max_bytes:
         return f"it has {delta.size} bytes"
-    if delta.changes and delta.age >= options.every:
+    if delta.something and delta.age >= options.every:
         return f"it is {delta.age:.0f} s old"
-    if not delta.changes and delta.age >= options.idle_every:
+    if not delta.something and delta.age >= options.idle_every:
         return "nothing has happened"
     return ""
 

@@ -184,6 +184,9 @@ class Recorder:
         self._known, self._anchor = ending.stored, ending.anchor
         age = self._clock.now() - ending.full_at
         left = timedelta(seconds=self._options.full_every) - age
+        if ending.hole:
+            self._report.warn(f"{ending.hole}: a full backup is made now")
+            left = timedelta()
         self._full_due = self._clock.monotonic() + max(left.total_seconds(), 0.0)
         stored = ending.stored
         self._lineage = Lineage(stored.lineage, stored.predecessor, Kind.CONTINUED, "as stored")
@@ -504,7 +507,7 @@ class Recorder:
 
     def _close_writer(self) -> None:
         """Seal what is open, where another lineage begins: it was proven when it came."""
-        if self._writer is not None and self._writer.changes and self._cut(0.0):
+        if self._writer is not None and self._writer.begin != self._writer.end and self._cut(0.0):
             self._hand_over()
         self._writer, self._pending = None, None
 
@@ -517,7 +520,7 @@ class Recorder:
         if writer is not None and tape.proven is Proven.YES:
             now = time.monotonic()
             delta = Open(
-                changes=writer.changes,
+                something=writer.begin != writer.end,
                 size=writer.size,
                 age=now - self._writer_since,
                 full=writer.full,

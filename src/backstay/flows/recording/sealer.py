@@ -144,9 +144,9 @@ class Sealer:
         self._told = text
 
     def _note(self, piece: Piece) -> TipNote | None:
-        """Make the tip; none where nothing has changed, since the one before stands for it."""
+        """Make the tip; none where nothing has come, since the one before stands for it."""
         header, end = piece.written.header, piece.end
-        if end.tip is None or not header.changes:
+        if end.tip is None or header.begin == header.end:
             return None
         salt = secrets.token_bytes(SALT_SIZE)
         return TipNote(
