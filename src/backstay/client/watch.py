@@ -167,6 +167,8 @@ class Watch:
                         break
                     if not self._keep(answer):
                         break
+                    # It may have many megabytes, and the next one may be long in coming.
+                    del answer
         except EtcdError as caught:
             error = caught
         with self._changed:

@@ -332,6 +332,8 @@ class Recorder:
                 if tape.proven is Proven.NOT_YET and tape.whole == 0 and self._anchor:
                     unproven_since = unproven_since or now
                     self._doubt(tape, now - unproven_since, message)
+                # It may have many megabytes, and the next one may be long in coming.
+                del message
             elif now - heard > self._options.patience:
                 raise EtcdUnavailableError(
                     f"{watch.endpoint} has said nothing for {now - heard:.0f} s",
