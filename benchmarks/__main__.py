@@ -14,6 +14,7 @@ from benchmarks import HERE
 from benchmarks.backup import backup
 from benchmarks.files import status, verify, version
 from benchmarks.footprint import memory
+from benchmarks.history import apply, rewind
 from benchmarks.hosted import ABOUT, downtime, hosted_memory, restoring, transports
 from benchmarks.results import HEADINGS, Row, Section, command_line, facts, page
 from benchmarks.workshop import Workshop
@@ -28,6 +29,13 @@ SECTIONS: dict[str, tuple[str, _Rows]] = {
             "backup": backup,
             "memory": memory,
             "version": version,
+        },
+    ),
+    "Points in time": (
+        "",
+        {
+            "rewind": rewind,
+            "apply": apply,
         },
     ),
     "Hosted control planes": (

@@ -68,6 +68,12 @@ def limited(what: str, on: str, ours: float, unit: str, goal: float | None = Non
     return Row((what, "", on, f"{ours:.0f} {unit}", "", "", told), met)
 
 
+def at_least(what: str, on: str, ours: float, unit: str, goal: float) -> Row:
+    """Make a row of one figure and what it should be at least."""
+    cells = (what, "", on, f"{ours:,.0f} {unit}", "", "", f"{goal:,} {unit}")
+    return Row(cells, ours >= goal)
+
+
 def table(rows: Sequence[Row]) -> str:
     """Write rows as a Markdown table."""
     head = f"| {' | '.join(HEADINGS)} |"

@@ -91,6 +91,14 @@ def test_backing_up_and_restoring(page, tmp_path, etcd, server, programs):
     assert (home / "restored" / "member").is_dir()
 
 
+def test_any_revision(tmp_path, etcd, server, programs):
+    pki = etcd_variables(etcd, tmp_path / "pki") | {"ETCDCTL_API": "3"}
+    variables = {**server.environment, **pki}
+    replaced = {"s3://backups/prod": "s3://backups/time-travel"}
+    home = run("docs/time-travel.md", tmp_path, programs, variables, replaced)
+    assert (home / "restored" / "member").is_dir()
+
+
 def test_hosted_control_planes(tmp_path, server, programs):
     from kit.hypershift_operator import HypershiftOperator
     from kit.world import hosted_world

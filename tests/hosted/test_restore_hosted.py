@@ -109,6 +109,27 @@ def test_what_is_downloaded_is_a_stock_snapshot_with_its_revision_raised(
         assert snapshot.revision > 1_000_000_000
 
 
+def test_what_is_downloaded_can_be_of_an_earlier_revision(backed_up, restore, server, tmp_path):
+    import ssl
+
+    import httpx
+
+    manifest = backed_up.cli("show", ID, "--json").json
+    revision = manifest["snapshots"][0]["compact_revision"] + 7
+    assert revision < manifest["revision"]
+    output = backed_up.folder / "earlier.yaml"
+    done = restore("--from-backup", "-o", output, "--to-revision", str(revision), "--json").json
+    assert done["backup"] == f"{manifest['id']} at revision {revision}"
+    context = ssl.create_default_context(cafile=server.environment["AWS_CA_BUNDLE"])
+    data = httpx.get(url_of(output.read_text()), verify=context).content
+    (tmp_path / "snapshot.db").write_bytes(data)
+    with Snapshot.open(tmp_path / "snapshot.db") as snapshot:
+        assert snapshot.revision == revision + 1_000_000_000
+        mains = [int.from_bytes(key[:8], "big") for key, _ in snapshot.bucket(b"key").items()]
+    assert mains[-2] == revision
+    restore("--from-backup", "--to-revision", "1", "-o", tmp_path / "none.yaml", expect=1)
+
+
 def rendered(backed_up, *, key=b"a fresh random key of the render", network="10.132.0.0/14"):
     """What `--render-sensitive` prints: like the saved cluster, with a key of its own."""
     output = backed_up.folder / "from-backup.yaml"

@@ -105,10 +105,12 @@ class Cutter:
         at = self._packed.start + self._bounds[index]
         return bytes(self._packed.data[at : at + int(self._packed.key_sizes[index])])
 
-    def keys(self, cuts: list[int]) -> list[bytes]:
-        """Give the first key of each leaf."""
+    def keys(self, cuts: list[int], *, sizes_only: bool = False) -> list[bytes]:
+        """Give the first key of each leaf, or zeros where only their sizes matter."""
         data, start, bounds = self._packed.data, self._packed.start, self._bounds
         sizes = self._packed.key_sizes[cuts].tolist()
+        if sizes_only:
+            return list(map(bytes, sizes))
         return [
             bytes(data[start + bounds[cut] : start + bounds[cut] + size])
             for cut, size in zip(cuts, sizes, strict=True)
@@ -116,9 +118,9 @@ class Cutter:
 
     def spans(self, cuts: list[int]) -> list[int]:
         """Give the pages of each leaf; `cuts` has one more, where the last one ends."""
-        taken, page_size = self._taken, self._page_size
-        ends = [PAGE_HEADER.size + taken[cut] for cut in cuts[1:]]
-        return [-(-(end - taken[cut]) // page_size) for cut, end in zip(cuts, ends, strict=False)]
+        used = np.diff(self._offsets[cuts] + LEAF_ELEMENT.size * np.array(cuts))
+        spans: list[int] = (-(-(used + PAGE_HEADER.size) // self._page_size)).tolist()
+        return spans
 
     def images(
         self, cuts: list[int], spans: list[int], page: int

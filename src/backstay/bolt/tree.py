@@ -8,8 +8,10 @@ Source: go.etcd.io/bbolt, format 2 (layout in `bolt.page`). One rule is not in t
 what bbolt asserts when it deletes from a file later: a branch page has at least two children.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from struct import pack
 from typing import TYPE_CHECKING
 
@@ -238,9 +240,10 @@ class TreeWriter:
             for image, pages in cutter.images(cuts, spans, page):
                 self._pages.add_image(image, pages)
         # The last leaf stays open.
-        for key, span in zip(cutter.keys(cuts[:-1]), spans, strict=True):
-            self._add_child(0, key, page)
-            page += span
+        if spans:
+            keys = cutter.keys(cuts[:-1], sizes_only=self._pages.counts_only)
+            numbers = accumulate(spans[:-1], initial=page)
+            self._add_children(0, list(zip(keys, numbers, strict=True)))
         self._start_leaf(cutter.size(cuts[-1]))
         self.extend(packed.elements(cuts[-1], count))
 
@@ -310,6 +313,26 @@ class TreeWriter:
         branch.fitting = None
         self._add_child(depth + 1, full[0][0], self._write_branch(full))
 
+    def _add_children(self, depth: int, children: list[tuple[bytes, int]]) -> None:
+        """Add many children at once; the same branches come out as one by one."""
+        if depth == len(self._branches):
+            self._branches.append(_Branch())
+        branch = self._branches[depth]
+        found = branch.children + children
+        ends = list(accumulate(BRANCH_ELEMENT.size + len(key) for key, _ in found))
+        done = base = 0
+        while True:
+            fitting = bisect_right(ends, base + self._room, done) - done
+            last = done + max(fitting, _MIN_CHILDREN)
+            if len(found) - last < _MIN_CHILDREN:
+                break
+            full = found[done:last]
+            self._add_child(depth + 1, full[0][0], self._write_branch(full))
+            done, base = last, ends[last - 1]
+        branch.children = found[done:]
+        branch.size = ends[-1] - base
+        branch.fitting = last - done if branch.size > self._room else None
+
     def _close_branch(self, depth: int) -> list[tuple[bytes, int]]:
         """Write what is left of a level: one page, or two; a lone child of the top none."""
         children = self._branches[depth].children
@@ -323,12 +346,14 @@ class TreeWriter:
         return [(part[0][0], self._write_branch(part)) for part in parts]
 
     def _write_branch(self, children: Sequence[tuple[bytes, int]]) -> int:
+        if self._pages.counts_only:
+            return self._pages.add(BRANCH_PAGE, len(children), (), _branch_size(children))
         pos = len(children) * BRANCH_ELEMENT.size
-        body: list[Bytes] = []
+        fields: list[int] = []
         for key, child in children:
-            body.append(BRANCH_ELEMENT.pack(pos, len(key), child))
+            fields += pos, len(key), child
             pos += len(key) - BRANCH_ELEMENT.size
-        body += [key for key, _ in children]
+        body = [pack("<" + "IIQ" * len(children), *fields), *(key for key, _ in children)]
         return self._pages.add(BRANCH_PAGE, len(children), body, _branch_size(children))
 
 

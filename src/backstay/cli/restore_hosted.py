@@ -10,6 +10,8 @@ import click
 from backstay.cli import options
 from backstay.cli.connect import (
     StoreOptions,
+    at_point,
+    check_point,
     open_keys_repository,
     open_store,
     subject_of,
@@ -21,6 +23,7 @@ from backstay.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from backstay.flows.fetch import BackupSubject
+    from backstay.flows.timetravel import PointSubject
     from backstay.kinds.hosted.recovery.rollout import RolledOut
     from backstay.kinds.hosted.restore import Made
     from backstay.repo.staging import Staging
@@ -30,6 +33,7 @@ _LIMIT = 16 << 20
 
 @click.command("hosted")
 @click.argument("subject", metavar="ID")
+@options.point
 @options.store
 @options.keys_store
 @options.recipients
@@ -86,7 +90,7 @@ def hosted(session: Session, /, *, subject: str, **more: Any) -> int:
         return _show_steps(session, subject, more)
     from backstay.cli.verdicts import exit_code
 
-    found = _subject(subject, more)
+    found, more["point"] = _subject_and_point(session, subject, more)
     staging = _staging(more)
     if more["apply_"]:
         done, made = _apply(session, found, staging, more)
@@ -100,6 +104,7 @@ def hosted(session: Session, /, *, subject: str, **more: Any) -> int:
 
 
 def _check(more: dict[str, Any]) -> None:
+    check_point(more)
     if bool(more["rendered"]) == more["from_backup"]:
         raise UsageError(
             "the manifests come from one of two places", "give --rendered FILE or --from-backup"
@@ -127,6 +132,19 @@ def _subject(text: str, more: dict[str, Any]) -> "BackupSubject":
     return found
 
 
+def _subject_and_point(
+    session: Session, text: str, more: dict[str, Any]
+) -> "tuple[BackupSubject, PointSubject | None]":
+    """Find the backup; where a point is asked for, that, and the backup that it is made from."""
+    from backstay.flows.fetch import BackupSubject
+    from backstay.flows.timetravel import PointSubject
+
+    point = at_point(_subject(text, more), more, session.report())
+    found = point.base if isinstance(point, PointSubject) else point
+    assert isinstance(found, BackupSubject)
+    return found, point if isinstance(point, PointSubject) else None
+
+
 def _staging(more: dict[str, Any]) -> "Staging":
     from backstay.clock import SystemClock
     from backstay.repo.staging import Staging, default_place
@@ -148,6 +166,7 @@ def _options(more: dict[str, Any]) -> Any:
         take_saved=more["take_saved"],
         force=more["force"],
         expect=more["wait"],
+        point=more["point"],
     )
 
 
@@ -197,7 +216,8 @@ def _apply(
     clock, wanted = SystemClock(), _options(more)
     with connect(more["kubeconfig"], more["context"]) as api:
         name, namespace = target_of(found.entry.manifest, wanted.rendered)
-        url = earlier_url(api, name, namespace, found.name)
+        restore = (wanted.point or found).name
+        url = earlier_url(api, name, namespace, restore)
         made = _make(
             session,
             found,
@@ -205,7 +225,7 @@ def _apply(
             more,
             options=wanted,
             url=url,
-            examine=lambda text: examine(api, text, found.name, force=wanted.force),
+            examine=lambda text: examine(api, text, restore, force=wanted.force),
         )
         rolling = Options(
             wait=more["wait"],

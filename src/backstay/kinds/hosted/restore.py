@@ -21,6 +21,7 @@ from backstay.flows.fetch import BackupSubject
 from backstay.flows.keyring import Known, keyring_for_backup, prove
 from backstay.flows.restore import BUMP
 from backstay.flows.staging import check_url, stage_export
+from backstay.flows.timetravel import PointSubject
 from backstay.kinds.hosted.companion import RESOURCES
 from backstay.kinds.hosted.manifests.compare import Difference, release_of
 from backstay.kinds.hosted.manifests.documents import Documents, parse_documents
@@ -60,6 +61,7 @@ class Options:
             takes another look at every key.
         examine: is given the finished manifests, but for the URL, before anything is staged; what
             it raises ends it.
+        point: at which revision, made from the backup; None is as it was taken.
     """
 
     rendered: bytes | None = field(default=None, repr=False)
@@ -70,6 +72,7 @@ class Options:
     url: Secret | None = None
     expect: bool = True
     examine: Callable[[str], object] = lambda _: None
+    point: PointSubject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +142,7 @@ def make_manifests(
         StoreError: a store refuses.
     """
     making = _Making.begin(subject, keys, staging, options, clock=clock, report=report)
-    with subject.opened(report) as snapshot:
+    with (options.point or subject).opened(report) as snapshot:
         return making.make(snapshot)
 
 
@@ -206,7 +209,7 @@ class _Making:
             text=prepared.text,
             name=hosted.name,
             namespace=hosted.namespace,
-            restore=self.subject.name,
+            restore=(self.options.point or self.subject).name,
             staged="",
             expires=None,
             outlook=self._outlook(snapshot) if self.options.expect else None,
