@@ -99,7 +99,17 @@ class EtcdUnavailableError(EtcdError):
 
 
 class CompactedError(EtcdError):
-    """A revision was asked for that etcd has compacted away."""
+    """A revision was asked for that etcd has compacted away.
+
+    Args:
+        what: what happened.
+        do: what the reader can do.
+        revision: at which it is compacted; 0 where etcd does not say so.
+    """
+
+    def __init__(self, what: str, do: str = "", revision: int = 0) -> None:
+        super().__init__(what, do)
+        self.revision = revision
 
 
 class StreamError(EtcdError):

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from heapq import merge
+from itertools import cycle
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -95,19 +96,20 @@ class Patch:
         """Make the file, front to back.
 
         Yields:
-            its bytes; each block is good until the next one is asked for.
+            its bytes; each block is good until the second one after it is asked for, so that one
+            can be written while the next is made.
 
         Raises:
             DamagedError: the source is damaged, or changed meanwhile.
         """
         page_size = self._source.page_size
         used = self._source.high_water * page_size
-        buffer = bytearray(BLOCK_SIZE)
+        buffers = cycle((bytearray(BLOCK_SIZE), bytearray(BLOCK_SIZE)))
         for start in range(0, used, BLOCK_SIZE):
             data = self._view[start : min(start + BLOCK_SIZE, used)]
             kept = self._kept[start // page_size : (start + len(data)) // page_size]
             if self._changes and (start == 0 or 0 in kept):
-                block = memoryview(buffer)[: len(data)]
+                block = memoryview(next(buffers))[: len(data)]
                 block[:] = data
                 for unused in _UNUSED.finditer(kept):
                     first, end = (number * page_size for number in unused.span())

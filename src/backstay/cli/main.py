@@ -32,6 +32,8 @@ COMMANDS = {
     "verify": ("verify", "Prove that a backup or a snapshot file is whole."),
     "drill": ("drill", "Restore a backup into a throw-away etcd and compare."),
     "export": ("export", "Write a backup as a stock snapshot file."),
+    "record": ("record", "Record all changes of a cluster until stopped."),
+    "timeline": ("timeline", "Show what can be restored, and what can't."),
     "restore": ("restore", "Restore a backup."),
     "import": ("importing", "Take in backups that other tools made."),
     "resume": ("resume", "Put a quiesced control plane back."),
@@ -113,8 +115,8 @@ def main(arguments: list[str], stop: Stop | None = None) -> int:
     Returns:
         The exit code of the process.
     """
-    session = Session()
     stop = stop or Stop()
+    session = Session(stop)
     try:
         code = backstay.main(arguments, prog_name="backstay", standalone_mode=False, obj=session)
     except SystemExit:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from backstay.cli.stop import Stop
 from backstay.cli.values import printable
 from backstay.errors import BackstayError
 
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One call of the program."""
+    """One call of the program.
 
-    def __init__(self) -> None:
+    Args:
+        stop: knows of the signals that came to this process.
+    """
+
+    def __init__(self, stop: Stop | None = None) -> None:
+        self.stop = stop or Stop()
         self.json = False
         self.debug = False
         self.quiet = False

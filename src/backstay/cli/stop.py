@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 #: Seconds to tidy up; Kubernetes kills after 30.
@@ -30,6 +31,7 @@ class Stop:
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._instead: Callable[[], object] | None = None
 
     @property
     def code(self) -> int | None:
@@ -47,12 +49,26 @@ class Stop:
                 signal.signal(number, self._come)
         threading.Thread(target=_watch, args=(heard,), name="stop", daemon=True).start()
 
+    @contextmanager
+    def told(self, instead: Callable[[], object]) -> Iterator[None]:
+        """Inside the block a signal raises nothing; it calls something, which must not wait.
+
+        What runs until it is stopped ends in order so; it has `GRACE` for that as others have.
+        """
+        self._instead = instead
+        try:
+            yield
+        finally:
+            self._instead = None
+
     def _come(self, number: int, frame: FrameType | None) -> None:
         del frame
         # A second one must not disturb the tidying up; the thread sees to it that that ends.
         if self._number is None:
             self._number = number
-            raise Stopped
+            if self._instead is None:
+                raise Stopped
+            self._instead()
 
 
 def _watch(heard: int) -> None:

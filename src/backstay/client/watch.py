@@ -9,7 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
 
 from backstay.client.answer import Change
 from backstay.client.connection import Connection
@@ -22,8 +24,9 @@ from backstay.client.session import Session
 from backstay.client.text import one_line
 from backstay.errors import CompactedError, EtcdError, EtcdUnavailableError
 
-#: Messages that are read ahead.
+#: Messages that are read ahead, and bytes: one more is taken while there are fewer.
 AHEAD = 8
+_AHEAD_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,33 @@ class Changes:
     revision: int
     changes: tuple[Change, ...]
     more: bool
+
+
+class Place(NamedTuple):
+    """Where a change stands, and what it hangs on.
+
+    Attributes:
+        revision: its main revision.
+        lease: id of its lease; 0: none.
+        key: the key.
+    """
+
+    revision: int
+    lease: int
+    key: bytes
+
+
+def place(change: Change) -> Place:
+    """Read of a change what a recorder must know.
+
+    Raises:
+        EtcdError: it is no KeyValue.
+    """
+    try:
+        pair = pb.KeyValue.FromString(change.keyvalue)
+    except DecodeError as error:
+        raise EtcdError("a watch gave a change that makes no sense", "begin another one") from error
+    return Place(pair.mod_revision, pair.lease, pair.key)
 
 
 class Watch:
@@ -58,6 +88,7 @@ class Watch:
         self._call: Any = connection.converse(WATCH, iter(self._questions.get, None), token)
         self._changed = threading.Condition()
         self._ready: deque[pb.WatchResponse] = deque()
+        self._held = 0
         self._error: EtcdError | None = None
         self._cancelled = False
         self._reader = threading.Thread(target=self._read, name="backstay-watch", daemon=True)
@@ -84,6 +115,7 @@ class Watch:
             self._changed.wait_for(self._told, timeout)
             if self._ready:
                 answer = self._ready.popleft()
+                self._held -= answer.ByteSize()
                 self._changed.notify_all()
             elif self._error is not None and not self._cancelled:
                 raise self._error
@@ -114,7 +146,7 @@ class Watch:
                     f"{self.endpoint} did not answer Watch in time", "look at its load"
                 )
             if self._ready:
-                self._ready.popleft()
+                self._held -= self._ready.popleft().ByteSize()
             elif self._error is not None and not isinstance(self._error, CompactedError):
                 # A compacted watch was taken; its reader is told.
                 raise self._error
@@ -135,6 +167,8 @@ class Watch:
                         break
                     if not self._keep(answer):
                         break
+                    # It may have many megabytes, and the next one may be long in coming.
+                    del answer
         except EtcdError as caught:
             error = caught
         with self._changed:
@@ -143,11 +177,16 @@ class Watch:
 
     def _keep(self, answer: pb.WatchResponse) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._ready) < AHEAD or self._cancelled)
+            self._changed.wait_for(self._wants_more)
             if not self._cancelled:
                 self._ready.append(answer)
+                self._held += answer.ByteSize()
                 self._changed.notify_all()
             return not self._cancelled
+
+    def _wants_more(self) -> bool:
+        room = len(self._ready) < AHEAD and self._held < _AHEAD_BYTES
+        return room or self._cancelled
 
     def _ended(self, answer: pb.WatchResponse) -> EtcdError | None:
         """Say why etcd ended the watch, where this message does."""
@@ -156,6 +195,7 @@ class Watch:
                 f"{self.endpoint} has compacted away what is before revision"
                 f" {answer.compact_revision}",
                 "read everything again, and watch from there",
+                answer.compact_revision,
             )
         if answer.canceled:
             reason = one_line(answer.cancel_reason, (self._token,))

@@ -17,7 +17,7 @@ from backstay.mvcc.live import count_live
 from backstay.mvcc.snapshot import FIRST_REVISION, Snapshot
 from backstay.mvcc.tip import SALT_SIZE, elements_at, fingerprint
 from backstay.repo.catalogue import Entry, Repository, newest
-from backstay.repo.lineage import Lineage, Shown, Stored, continue_or_begin
+from backstay.repo.lineage import Lineage, Proof, Shown, Stored, continue_or_begin
 from backstay.repo.manifest import SnapshotEntry, Tip
 from backstay.repo.pin import pin
 from backstay.repo.store import Store
@@ -54,6 +54,19 @@ class Past:
         return next((entry for entry in found if entry.name == name), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a recorder knows better than the backups do: its watch has gone on without a break.
+
+    Attributes:
+        lineage: which one it records, and why that one.
+        end: what its watch has seen of it last; the snapshot is compared with that.
+    """
+
+    lineage: Lineage
+    end: Stored
+
+
 def look_back(repository: Repository, cluster: str) -> Past:
     """Look up what a new backup of a cluster comes after; raises nothing of ours."""
     try:
@@ -72,14 +85,14 @@ def look_back(repository: Repository, cluster: str) -> Past:
 
 
 def trace(
-    stored: Stored | None,
+    stored: Stored | Watched | None,
     snapshot: Snapshot,
     received: Received,
     *,
     raft_index: int,
     sound: bool,
 ) -> Lineage:
-    """Decide which lineage a snapshot is of, going by what is stored.
+    """Decide which lineage a snapshot is of, going by what is stored, or was seen.
 
     Args:
         stored: the end of the newest lineage of the same etcd; None where nothing is stored.
@@ -88,20 +101,25 @@ def trace(
         raft_index: of the last entry that is in it.
         sound: whether its structure and content are whole.
     """
+    watched = stored if isinstance(stored, Watched) else None
+    end = stored.end if isinstance(stored, Watched) else stored
     shown = None
-    if sound and stored is not None:
+    if sound and end is not None:
         try:
-            shown = _shown(stored, snapshot, received, raft_index)
+            shown = _shown(end, snapshot, received, raft_index)
         except DamagedError:
             shown = None
-    return continue_or_begin(stored, shown, secrets.token_hex(8))
+    found = continue_or_begin(end, shown, secrets.token_hex(8))
+    if watched is not None and found.proof is Proof.CONTINUED:
+        return watched.lineage
+    return found
 
 
 def _shown(stored: Stored, snapshot: Snapshot, received: Received, raft_index: int) -> Shown:
     header, at = received.source.header, stored.revision
     compacted, salt = snapshot.compact_revision, stored.tip and stored.tip.salt
     reached = FIRST_REVISION <= at <= snapshot.revision
-    comparable = reached and compacted <= stored.compact_revision <= at
+    comparable = stored.hash is not None and reached and compacted <= stored.compact_revision <= at
     return Shown(
         revision=snapshot.revision,
         compact_revision=compacted,

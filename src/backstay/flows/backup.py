@@ -18,7 +18,15 @@ from backstay.checks.transfer import transfer
 from backstay.client.snapshot import Received
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError, RefusedError, StoreError
-from backstay.flows.ancestry import Inside, Past, compared, keep_older, look_back, trace
+from backstay.flows.ancestry import (
+    Inside,
+    Past,
+    Watched,
+    compared,
+    keep_older,
+    look_back,
+    trace,
+)
 from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
@@ -76,11 +84,14 @@ class Part:
         name: what the manifest calls its snapshot.
         source: where the snapshot comes from.
         poller: asks its members whether they have what the snapshot has; None: they are not asked.
+        watched: which lineage it is, where a recorder has watched it without a break; None: what
+            is stored tells.
     """
 
     name: str
     source: Source
     poller: Poller | None = None
+    watched: Watched | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +141,7 @@ def backup(
         StoreError: the store refuses.
         SpaceError: the spool or the store is full.
     """
-    if repository.config.role is not Role.DATA:
-        raise RefusedError(
-            f"{repository.store.url} is a repository for {repository.config.role}",
-            "name one that was made with --role data",
-        )
+    check_role(repository)
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run, began = Run.begin(options.cluster, clock.now()), clock.monotonic()
@@ -146,6 +153,19 @@ def backup(
     repository.publish(manifest)
     _sweep(repository, report)
     return manifest
+
+
+def check_role(repository: Repository) -> None:
+    """Hold a repository to be one for data.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    if repository.config.role is not Role.DATA:
+        raise RefusedError(
+            f"{repository.store.url} is a repository for {repository.config.role}",
+            "name one that was made with --role data",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +248,7 @@ class _Making:
             index = _raft_index(snapshot) or received.source.raft_applied_index
             before = self.past.snapshot(part.name)
             lineage = trace(
-                None if before is None else Stored.of(before),
+                part.watched or (None if before is None else Stored.of(before)),
                 snapshot,
                 received,
                 raft_index=index,

@@ -2,7 +2,7 @@
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,8 +53,8 @@ class Fetched(Closing):
         """Give the file back to the system; the map goes with the last view of it."""
         self._file.close()
 
-    def read(self, report: Report) -> list[Delta]:
-        """Fetch all, and prove each.
+    def read(self, report: Report) -> Iterator[Delta]:
+        """Fetch all, and prove each; they come in order, while later ones are fetched.
 
         Raises:
             DamagedError: one is not what was put there.
@@ -78,7 +78,7 @@ class Fetched(Closing):
                 return found
 
             try:
-                return list(pool.map(fetch, self._deltas, starts))
+                yield from pool.map(fetch, self._deltas, starts)
             except BaseException:
                 # Also where somebody wants us to stop: what has not begun never will.
                 pool.shutdown(cancel_futures=True)

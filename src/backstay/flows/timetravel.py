@@ -120,7 +120,7 @@ class PointSubject:
             )
 
     @contextmanager
-    def _fetched(self, report: Report) -> Iterator[tuple[mmap.mmap, list[Delta]]]:
+    def _fetched(self, report: Report) -> Iterator[tuple[mmap.mmap, Iterator[Delta]]]:
         assert isinstance(self.base, BackupSubject)
         with Fetched(self.base, self.deltas) as fetched:
             yield fetched.data, fetched.read(report)

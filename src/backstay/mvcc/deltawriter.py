@@ -126,6 +126,11 @@ class DeltaWriter:
         marks = max(len(self._times), len(self._leases), len(self._proofs))
         return spanned >= MAX_REVISIONS // 2 or marks >= MAX_MARKS // 2
 
+    @property
+    def dated(self) -> bool:
+        """Whether it has a time, without which it can't end."""
+        return bool(self._times)
+
     def put(self, main: int, sub: int, value: bytes) -> None:
         """Add the next change, a put.
 

@@ -14,7 +14,7 @@ here it is the true revision, so that revisions never go back.
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO
@@ -131,23 +131,27 @@ def _copy(
 ) -> bytes:
     """Write the database, and sum it and the source on the way; gives the sum of what was written.
 
-    Summing takes longer than writing, so each sum has a thread: hashlib lets the others run.
+    Summing and writing have threads of their own, in which they let others run: the next block is
+    made meanwhile.
     """
     written = hashlib.sha256()
     source = written if same else hashlib.sha256()
     view = memoryview(snapshot.bolt.image.data)
     check_apart = snapshot.trailer is not None and not same
     done = 0
-    with ThreadPoolExecutor(2) as pool:
+    jobs: list[Future[None]] = []
+    with ThreadPoolExecutor(3) as pool:
         for block in patch.blocks():
-            jobs = [pool.submit(written.update, block)]
+            _finish(jobs)
+            jobs = [
+                pool.submit(written.update, block),
+                pool.submit(write_all, target, block),
+            ]
             if check_apart:
                 jobs.append(pool.submit(source.update, view[done : done + len(block)]))
-            write_all(target, block)
-            for job in jobs:
-                job.result()
             done += len(block)
             progress(len(block))
+        _finish(jobs)
     if check_apart:
         for start in range(done, snapshot.size, BLOCK_SIZE):
             source.update(view[start : min(start + BLOCK_SIZE, snapshot.size)])
@@ -157,6 +161,11 @@ def _copy(
             "fetch it again, or use another backup",
         )
     return written.digest()
+
+
+def _finish(jobs: "list[Future[None]]") -> None:
+    for job in jobs:
+        job.result()
 
 
 def _revision_after(snapshot: Snapshot, edits: Edits, before: int) -> int:

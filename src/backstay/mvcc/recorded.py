@@ -6,9 +6,8 @@ at here before anything is written, so that a file which is begun can be ended.
 """
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -65,7 +64,7 @@ class Recorded:
     Args:
         snapshot: what they come after.
         data: the mapped bytes in which the deltas lie.
-        deltas: of the snapshot's lineage, in the order of where they begin.
+        deltas: of the snapshot's lineage, in the order of where they begin; taken once.
         revision: the last that is wanted.
 
     Attributes:
@@ -80,10 +79,10 @@ class Recorded:
     """
 
     def __init__(
-        self, snapshot: Snapshot, data: mmap.mmap, deltas: Sequence[Delta], revision: int
+        self, snapshot: Snapshot, data: mmap.mmap, deltas: Iterable[Delta], revision: int
     ) -> None:
         self._data = data
-        self._deltas = deltas
+        self._deltas: list[Delta] = []
         self._bucket = snapshot.bucket(b"key")
         self._name = snapshot.name
         self._begin = self._end = Position(snapshot.revision + 1)
@@ -92,10 +91,11 @@ class Recorded:
         self.revision = revision
         self.changes = self.size = 0
         self.lease_ids: set[int] = set()
-        for before, then in pairwise(deltas):
-            _check_chain(before, then)
         for delta in deltas:
+            if self._deltas:
+                _check_chain(self._deltas[-1], delta)
             self._take(delta)
+            self._deltas.append(delta)
         if self._end < self._wanted:
             raise self._gap(self._wanted)
 

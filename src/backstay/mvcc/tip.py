@@ -38,6 +38,39 @@ def elements_at(snapshot: Snapshot, revision: int) -> tuple[Element, ...]:
     return tuple(bucket.between(main + SEPARATOR, main + bytes([SEPARATOR[0] + 1])))
 
 
+class Fingerprint:
+    """A fingerprint that grows: of changes that come one after the other.
+
+    Attributes:
+        count: how many have come.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._something = False
+        self.count = 0
+
+    def add(self, key: bytes, value: bytes) -> None:
+        """Take the next element."""
+        self._digest.update(_SIZES.pack(len(key), len(value)))
+        self._digest.update(key)
+        self._digest.update(value)
+        self._something = self._something or bool(value)
+        self.count += 1
+
+    @property
+    def plain(self) -> str:
+        """What it comes to so far, for ourselves alone: without a salt; empty as `salted` is."""
+        return self._digest.hexdigest() if self._something else ""
+
+    @staticmethod
+    def salted(plain: str, salt: bytes) -> str:
+        """Give what may lie in the clear, hex; empty where there is nothing to know it by."""
+        if not plain:
+            return ""
+        return hashlib.pbkdf2_hmac("sha256", bytes.fromhex(plain), salt, ROUNDS).hex()
+
+
 def fingerprint(elements: Iterable[Element], salt: bytes) -> str:
     """Give the fingerprint of all changes of a revision, hex.
 
@@ -51,10 +84,7 @@ def fingerprint(elements: Iterable[Element], salt: bytes) -> str:
         64 hex digits; empty where there is nothing to know a history by: no element at all, or
         the empty one that a restore with a bump leaves, which is the same in every one.
     """
-    digest, something = hashlib.sha256(), False
+    found = Fingerprint()
     for key, value in elements:
-        digest.update(_SIZES.pack(len(key), len(value)) + key + value)
-        something = something or bool(value)
-    if not something:
-        return ""
-    return hashlib.pbkdf2_hmac("sha256", digest.digest(), salt, ROUNDS).hex()
+        found.add(key, value)
+    return Fingerprint.salted(found.plain, salt)

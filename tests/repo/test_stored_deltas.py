@@ -93,7 +93,7 @@ def test_a_delta_is_put_listed_and_fetched(tmp_path, store, encrypted):
 
 
 def test_names_sort_as_the_history_does_and_say_what_a_plan_needs(repository):
-    spans = [(1, 9), (9, 10), (10, 16), (16, 255), (255, 300), (1000, 70_000 - 5000)]
+    spans = [(1, 9), (9, 10), (10, 16), (16, 255), (255, 300), (1000, 3000)]
     for span in reversed(spans):
         put_delta(repository, delta(*span))
     found = list(list_deltas(repository, "prod", LINEAGE))
