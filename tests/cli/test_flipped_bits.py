@@ -185,9 +185,10 @@ SAID = {
     *("checks", "backstay_version", "taken_at", "seconds", "recipients", "format", "kind", "okd"),
     *("hosted", "keyring", "base", "requires"),
 }
-#: The same of a snapshot in it: who gave it, and when.
+#: The same of a snapshot in it: who gave it, when, and what later backups are compared with.
 SAID_OF_SNAPSHOT = {
     *("name", "lineage", "etcd_version", "cluster_id", "raft_term", "raft_index"),
+    *("predecessor", "lineage_reason", "members", "live_keys", "live_size", "tip"),
 }
 
 
