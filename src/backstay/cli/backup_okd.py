@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("okd")
-@options.store_optional
+@options.store_where("unless --output-dir is given")
 @options.keys_store
 @options.recipients
 @options.keys_recipients

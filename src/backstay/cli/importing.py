@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=FilePath(file_okay=False, path_type=Path))
-@options.store_optional
+@options.store_where("unless --dry-run is given")
 @options.keys_store
 @options.recipients
 @options.keys_recipients
