@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import click
 import pytest
+
+from backstay.cli import complete, main
 
 BACKUP = ("backup", "etcd", "--cluster", "prod")
 
@@ -51,7 +54,7 @@ def bash(cli, tmp_path):
 
 def test_bash_completes_commands_and_options(bash):
     assert bash("backstay ver") == ["verify"]
-    assert bash("backstay backup ") == ["etcd", "hosted"]
+    assert bash("backstay backup ") == ["etcd", "hosted", "okd"]
     assert bash("backstay verify --read") == ["--read-data"]
     assert bash("backstay completion ") == ["bash", "zsh", "fish"]
 
@@ -70,6 +73,31 @@ def test_bash_completes_backups_of_a_directory(cli, file_repo, bash):
     assert bash("backstay show p", BACKSTAY_REPO="") == []
     (cli.folder / "backstay.toml").write_text(f'repo = "file://{file_repo}"\n')
     assert bash("backstay show p", BACKSTAY_REPO="") == ["prod/"]
+
+
+def commands(group=main.backstay, path=()):
+    """All commands, as `LazyGroup` has them, with the words that call them."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=str)
+def test_whatever_takes_a_cluster_or_a_backup_completes_it(name, command):
+    for param in command.params:
+        if param.name == "cluster":
+            assert param._custom_shell_complete == complete.clusters, name
+        if param.metavar and "ID" in param.metavar.replace("[", "").replace("]", "|").split("|"):
+            assert param._custom_shell_complete in {complete.backups, complete.subjects}, name
+
+
+def test_a_directory_is_completed_where_one_is_meant(bash):
+    assert bash("backstay import x") == ["dirnames"]
+    assert bash("backstay restore okd prod/x --output-dir x") == ["dirnames"]
 
 
 def test_files_are_completed_where_no_backup_is_meant(cli, file_repo, bash):

@@ -79,12 +79,12 @@ def test_what_is_none_of_ours_is_not_overwritten(cli, file_repo, tmp_path):
 def test_a_run_leaves_how_it_ended(cli, file_repo, identity, tmp_path):
     path = tmp_path / "runs.prom"
     cli.variables["BACKSTAY_METRICS_FILE"] = str(path)
-    cli(*BACKUP)
+    asked = cli(*BACKUP, "--json").json["checks"]
     first = values(path.read_text(), command="backup etcd", cluster="prod")
     assert first["backstay_run_exit_code"] == 0
     assert first["backstay_run_good_timestamp_seconds"] == first["backstay_run_timestamp_seconds"]
     assert first["backstay_run_duration_seconds"] > 0
-    assert values(path.read_text(), verdict="pass")["backstay_run_checks"] == 4
+    assert values(path.read_text(), verdict="pass")["backstay_run_checks"] == len(asked)
     cli(*BACKUP, "--endpoints", "127.0.0.1:1", "--dial-timeout", "300ms", expect=1)
     failed = values(path.read_text(), command="backup etcd", cluster="prod")
     assert failed["backstay_run_exit_code"] == 1
@@ -97,6 +97,26 @@ def test_a_run_leaves_how_it_ended(cli, file_repo, identity, tmp_path):
     assert values(text, command="verify", cluster="prod")["backstay_run_exit_code"] == 0
     assert values(text, command="drill", cluster="prod")["backstay_run_exit_code"] == 0
     assert values(text, command="backup etcd", cluster="prod") == failed
+
+
+def test_a_look_is_no_run(cli, file_repo, identity, tmp_path):
+    path = tmp_path / "runs.prom"
+    cli.variables["BACKSTAY_METRICS_FILE"] = str(path)
+    cli(*BACKUP, "--dry-run")
+    cli("prune", "--keep-last", "1")
+    assert not path.exists()
+    cli(*BACKUP)
+    cli("prune", "--keep-last", "1", "--yes")
+    cli("export", "prod/latest", "-o", tmp_path / "taken" / "a.db", expect=1)
+    (tmp_path / "taken").mkdir()
+    cli("export", "prod/latest", "-o", tmp_path / "taken" / "a.db")
+    cli("import", tmp_path / "taken", "--cluster", "other", "--dry-run")
+    text = path.read_text()
+    assert values(text, command="prune", cluster="")["backstay_run_exit_code"] == 0
+    assert values(text, command="import") == {}
+    cli("import", tmp_path / "taken", "--cluster", "other")
+    found = values(path.read_text(), command="import", cluster="other")
+    assert found["backstay_run_exit_code"] == 0
 
 
 def test_a_check_that_failed_is_seen(cli, file_repo, tmp_path):

@@ -18,6 +18,7 @@ VALUES = {
     "cluster": "prod",
     "repository": "s3://backups/prod",
     "command": "backup etcd",
+    "version": "4.15.3",
 }
 #: A quarter of an hour apart, for thirty hours: enough for the longest `for`.
 STEP, LENGTH = 900, 120
@@ -43,6 +44,9 @@ def at(seconds):
     return constant(-seconds)
 
 
+#: OpenShift's own metric of what it runs.
+RUNS = 'cluster_version{{type="current",version="{}"}}'
+
 WELL = {
     series("backstay_collected_timestamp_seconds"): NOW,
     series("backstay_backups"): constant(7),
@@ -58,6 +62,13 @@ WELL = {
     series("backstay_drill_good_timestamp_seconds"): at(30 * DAY),
     series("backstay_drill_checks", "fail"): constant(0),
     series("backstay_run_exit_code"): constant(0),
+    series("backstay_backups_kept_by_change"): constant(0),
+    series("backstay_last_backup_change", "could_not_verify"): constant(0),
+    series("backstay_last_backup_change"): constant(1),
+    series("backstay_last_backup_members", "fail"): constant(0),
+    series("backstay_last_backup_members", "could_not_verify"): constant(1),
+    series("backstay_okd_restorable_timestamp_seconds"): constant(0),
+    RUNS.format("4.15.3"): constant(1),
 }
 LAST = "29h"
 
@@ -122,8 +133,19 @@ def test_nothing_fires_where_all_is_well(tmp_path):
             "BackstayBackupUnverified",
             {series("backstay_latest_verified_timestamp_seconds"): constant(0)},
         ),
-        ("BackstayBackupShrunk", {series("backstay_latest_keys"): "1000+0x33 499+0x86"}),
-        ("BackstayBackupShrunk", {series("backstay_latest_bytes"): "1000+0x33 499+0x86"}),
+        ("BackstayBackupShrunk", {series("backstay_backups_kept_by_change"): constant(1)}),
+        (
+            "BackstayBackupShrunk",
+            {series("backstay_last_backup_change", "could_not_verify"): constant(1)},
+        ),
+        (
+            "BackstayBackupShrunk",
+            {
+                series("backstay_backups_kept_by_change"): constant(1),
+                series("backstay_last_backup_change", "could_not_verify"): constant(1),
+            },
+        ),
+        ("BackstayMembersDiffer", {series("backstay_last_backup_members", "fail"): constant(1)}),
         ("BackstayManifestUnreadable", {series("backstay_backups_unreadable"): constant(2)}),
         ("BackstayVerifyStale", {series("backstay_verify_good_timestamp_seconds"): at(9 * DAY)}),
         ("BackstayVerifyFailed", {series("backstay_verify_checks", "fail"): constant(1)}),
@@ -156,13 +178,23 @@ def test_what_never_was_is_told_too(tmp_path, gone, alert):
     ("changed", "moment"),
     [
         ({series("backstay_latest_timestamp_seconds"): constant(0)}, "26h"),
-        ({series("backstay_latest_keys"): "1000+0x33 501+0x86"}, LAST),
+        # A compaction: no check says that something changed.
+        ({series("backstay_latest_bytes"): "1000+0x33 400+0x86"}, LAST),
         # Could not verify: told where no verified backup comes after it, and not before.
         ({series("backstay_run_exit_code"): constant(4)}, LAST),
     ],
 )
 def test_what_is_just_tolerable_fires_nothing(tmp_path, changed, moment):
     assert_firing(tmp_path, WELL | changed, [], moment)
+
+
+def test_a_release_that_no_backup_restores_is_told(tmp_path):
+    upgraded = {name: value for name, value in WELL.items() if "cluster_version" not in name}
+    upgraded[RUNS.format("4.15.4")] = constant(1)
+    assert_firing(tmp_path, upgraded, ["BackstayOkdReleaseNotBackedUp"])
+    assert_firing(tmp_path, upgraded, [], "3h")
+    # Where no backup of OKD is watched there is nothing to say of its release.
+    assert_firing(tmp_path, {k: v for k, v in upgraded.items() if "okd" not in k}, [])
 
 
 def test_backups_that_are_gone_are_told_though_no_series_has_their_cluster_any_more(tmp_path):

@@ -4,9 +4,14 @@ import pytest
 
 from backstay.client.answer import Put
 from backstay.client.etcd import Etcd as Client
+from backstay.clock import SystemClock
+from backstay.flows import metrics
+from backstay.repo.pin import unpin
 from backstay.report import Said, Verdict
 from kit.etcd import Etcd
 from kit.faulty_store import TOLD, Fault, FaultyStore
+
+CLOCK = SystemClock()
 
 
 @pytest.fixture
@@ -50,6 +55,31 @@ def test_promise_7_an_emptied_cluster_pins_the_backup_before_it_once(bench, clie
     quiet = bench.back_up_by(client)
     assert checks(quiet)["change"].verdict is Verdict.PASS
     assert pins(bench) == [path]
+
+
+def measured(bench):
+    return {
+        (one.family, one.labels[2:]): one.value
+        for one in metrics.collect(bench.repository, "prod", CLOCK)
+    }
+
+
+def test_metrics_tell_of_a_change_until_somebody_unpins_what_was_kept(bench, client):
+    full = bench.back_up_by(client)
+    assert measured(bench)[metrics.KEPT, ()] == 0
+    assert (metrics.LAST_CHANGE, ("pass",)) not in measured(bench)
+    client.delete(b"key/", b"key0")
+    bench.back_up_by(client)
+    found = measured(bench)
+    assert found[metrics.LAST_CHANGE, ("could_not_verify",)] == 1
+    assert found[metrics.KEPT, ()] == found[metrics.PINNED, ()] == 1
+    bench.back_up_by(client)
+    found = measured(bench)
+    assert found[metrics.LAST_CHANGE, ("could_not_verify",)] == 0
+    assert found[metrics.LAST_CHANGE, ("pass",)] == 1
+    assert found[metrics.KEPT, ()] == 1
+    unpin(bench.store, bench.repository.find(full.id).pins)
+    assert measured(bench)[metrics.KEPT, ()] == 0
 
 
 def test_a_compaction_is_no_change(bench, client):

@@ -57,3 +57,21 @@ def test_seeds_reach_what_is_behind_the_sums():
         assert found[0].startswith("Structure("), name
         assert found[1].startswith("Content("), name
         assert found[3] is not None
+
+
+def test_deltas_reach_the_snapshot_that_they_go_into(monkeypatch):
+    reached = []
+    monkeypatch.setattr(targets, "_check_added", lambda *found: reached.append(found[-1]))
+    for path in sorted((CORPUS / "delta").iterdir()):
+        data = path.read_bytes()
+        assert targets.resealed(data) == data
+        assert targets.resealed(data[:-1] + b"\0") == data
+        targets.delta(data)
+    assert sum(map(bool, reached)) == 5
+
+
+def test_a_change_that_comes_out_otherwise_is_a_finding(monkeypatch):
+    right = targets.export
+    monkeypatch.setattr(targets, "export", lambda one, made, past: right(one, made))
+    with pytest.raises(AssertionError):
+        targets.delta((CORPUS / "delta" / "changes").read_bytes())

@@ -75,6 +75,15 @@ def opened(cli):
     return keyrings.load(keys, saved, identities), sink.getvalue()
 
 
+def test_its_metrics_tell_how_it_ended_and_which_release_it_restores(host, cli, tmp_path):
+    path = tmp_path / "runs.prom"
+    cli(*words(host, "--metrics-file", path))
+    label = f'cluster="",command="backup okd",repository="{cli.variables["BACKSTAY_REPO"]}"'
+    assert f"backstay_run_exit_code{{{label}}} 0.0" in path.read_text()
+    [one] = [it for it in cli("metrics", "--json").json if "restorable" in it["name"]]
+    assert (one["labels"]["cluster"], one["labels"]["version"]) == (INFRASTRUCTURE, VERSION)
+
+
 def test_the_snapshot_goes_to_the_one_and_the_tar_to_the_other(host, cli):
     manifest = cli(*words(host, "--json")).json
     assert (manifest["cluster"], manifest["kind"]) == (INFRASTRUCTURE, "okd")

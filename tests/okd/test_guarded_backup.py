@@ -1,9 +1,12 @@
 """`backup okd` under its guards: what refuses leaves nothing, what is skipped is named."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from backstay.clock import SystemClock
 from backstay.kinds.okd import reach
@@ -149,21 +152,66 @@ def test_the_kubeconfig_that_the_host_has_will_do(host, kube, no_api, backup):
     assert {it["verdict"] for it in backup("--json").json["checks"]} == {"PASS"}
 
 
-def test_which_kubeconfig(host, monkeypatch, tmp_path):
+def test_what_the_host_s_kubeconfig_names_is_the_host_s(host, kube, no_api, backup):
+    """Links and certificates, relative and absolute, below the root and not on this machine."""
+    document = YAML(typ="safe").load(kube.kubeconfig.read_text())
+    [cluster], [user] = document["clusters"], document["users"]
+    folder = reach.LOCAL.rpartition("/")[0].lstrip("/")
+    authority = cluster["cluster"].pop("certificate-authority-data")
+    host.write("etc/here-alone/ca.crt", base64.b64decode(authority))
+    cluster["cluster"]["certificate-authority"] = "/etc/here-alone/ca.crt"
+    host.write(f"{folder}/token", user["user"]["token"])
+    user["user"] = {"tokenFile": "../node-kubeconfigs/token"}
+    host.write("etc/elsewhere/config", json.dumps(document).encode(), 0o600)
+    link = host.root / reach.LOCAL.lstrip("/")
+    link.symlink_to("/etc/elsewhere/config")
+    assert not Path("/etc/here-alone").exists()
+    assert {it["verdict"] for it in backup("--json").json["checks"]} == {"PASS"}
+
+
+@pytest.mark.parametrize("target", ["/../outside", "../../../../../../../../../../outside"])
+def test_a_kubeconfig_that_leads_out_of_the_host_is_none(host, kube, no_api, backup, target):
+    (host.root.parent / "outside").write_bytes(kube.kubeconfig.read_bytes())
+    link = host.root / reach.LOCAL.lstrip("/")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(target)
+    done = backup(expect=5)
+    assert "leads out of the host's root" in done.err
+
+
+def test_a_program_of_the_host_is_not_run(host, kube, no_api, backup):
+    document = YAML(typ="safe").load(kube.kubeconfig.read_text())
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/true"}
+    document["users"][0]["user"] = {"exec": plugin}
+    host.write(reach.LOCAL.lstrip("/"), json.dumps(document).encode(), 0o600)
+    assert "that is not run here" in backup(expect=5).err
+
+
+def test_which_kubeconfig(host, kube, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(reach, "connect", lambda *found, **more: asked.append((*found, more)))
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    local = host.root / reach.LOCAL.lstrip("/")
     monkeypatch.setattr(reach, "SERVICE_ACCOUNT", tmp_path / "account")
-    assert reach.kubeconfig_of(None, host.root) is None
+    reach._connect(None, "c", host.root)
     host.write(reach.LOCAL.lstrip("/"), b"")
-    assert reach.kubeconfig_of(None, host.root) == local
-    assert reach.kubeconfig_of(tmp_path, host.root) == tmp_path
+    reach._connect(None, "c", host.root)
+    reach._connect(tmp_path, "c", host.root)
     # The pod's own account has fewer rights than the host's kubeconfig: it goes first.
     (tmp_path / "account").mkdir()
     (tmp_path / "account" / "token").touch()
-    assert reach.kubeconfig_of(None, host.root) is None
+    reach._connect(None, "c", host.root)
     (tmp_path / "account" / "token").unlink()
     monkeypatch.setenv("KUBECONFIG", "/anywhere")
-    assert reach.kubeconfig_of(None, host.root) is None
+    reach._connect(None, "c", host.root)
+    own = {"read": reach.HostFiles(host.root)}
+    elsewhere = (None, "c", {})
+    assert asked == [
+        elsewhere,
+        (Path(reach.LOCAL), "c", own),
+        (tmp_path, "c", {}),
+        elsewhere,
+        elsewhere,
+    ]
 
 
 def test_a_kubeconfig_that_is_named_and_wrong_is_an_error(backup, tmp_path):

@@ -2,9 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
+from backstay.checks import change, members
+from backstay.repo import measure as measures
 from backstay.repo.catalogue import Entry, Unreadable
+from backstay.repo.manifest import OkdEntry
 from backstay.repo.measure import measure
 from backstay.repo.note import DRILL, VERIFY, Note
+from backstay.repo.pin import BY_BACKUP, Pin
 from backstay.report import Verdict
 from kit.manifests import PROVEN, checks, manifest
 
@@ -79,6 +85,53 @@ def test_a_drill_that_failed_does_not_hide_when_one_passed():
     assert figures.drill.verdicts.unverified == 1
     assert figures.drill_good_at == NOW - 2 * DAY
     assert figures.verify is None
+
+
+def pin(by):
+    return Pin("clusters/prod/pins/x/y.json", NOW, by, "")
+
+
+def test_what_a_backup_pinned_is_told_apart_from_what_people_did():
+    theirs = entry(NOW - 2 * DAY)
+    both = entry(NOW - DAY)
+    found = of(
+        Entry(theirs.manifest, (), NOW, (pin("root@host"), pin("root@host"))),
+        Entry(both.manifest, (), NOW, (pin(BY_BACKUP), pin("root@host"))),
+        entry(),
+    )
+    assert (found.pinned, found.kept) == (2, 1)
+
+
+def test_members_and_change_are_those_of_the_last_backup():
+    assert (measures.CHANGE, measures.MEMBERS) == (change.NAME, members.NAME)
+    made = manifest(at=NOW, verdicts=checks(Verdict.FAIL, ("members",)))
+    before = manifest(
+        at=NOW - DAY, verdicts=checks(Verdict.COULD_NOT_VERIFY, ("members", "change"))
+    )
+    found = of(Entry(before, (), NOW - DAY), Entry(made, (), NOW))
+    assert (found.members.failed, found.members.unverified) == (1, 0)
+    assert found.change is None
+    assert of(Entry(before, (), NOW)).change.unverified == 1
+
+
+def okd(days, version, *, forced=(), verdict=Verdict.PASS):
+    made = manifest(
+        at=NOW - days * DAY, verdicts=(*checks(), *checks(verdict, ("partner",))), revision=days
+    )
+    facts = OkdEntry(snapshot_name="s", version=version, forced=forced)
+    return Entry(msgspec.structs.replace(made, kind="okd", okd=facts), (), NOW - days * DAY)
+
+
+def test_releases_are_those_that_a_backup_restores():
+    found = of(
+        okd(5, "4.15.3"),
+        okd(4, "4.15.3", forced=("window",)),
+        okd(3, "4.15.3", forced=("operators",)),
+        okd(2, "4.15.4", verdict=Verdict.COULD_NOT_VERIFY),
+        okd(1, ""),
+    )
+    assert found.releases == (("4.15.3", NOW - 4 * DAY),)
+    assert of(entry()).releases == ()
 
 
 def test_clusters_are_told_apart_and_what_can_not_be_read_is_counted():

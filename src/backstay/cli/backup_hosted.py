@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import (
     StoreOptions,
     check_keys_repo,
@@ -41,7 +42,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Patience until nobody writes; then all is put back, and there is no backup.",
 )
-@click.option("--cluster", default="", help="Its name in the repository, if not NAMESPACE.NAME.")
+@click.option(
+    "--cluster",
+    shell_complete=clusters,
+    default="",
+    help="Its name in the repository, if not NAMESPACE.NAME.",
+)
 @options.members
 @click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
 @options.spool

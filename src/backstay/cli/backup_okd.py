@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import (
     StoreOptions,
     check_keys_repo,
@@ -16,6 +17,7 @@ from backstay.cli.connect import (
     spool_directory,
 )
 from backstay.cli.guarding import Asking, guarding
+from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath, Rate
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("okd")
-@options.store_optional
+@options.store_where("unless --output-dir is given")
 @options.keys_store
 @options.recipients
 @options.keys_recipients
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where the root of the control plane host is mounted.",
 )
-@click.option("--cluster", default="", help="Its name, if not the infrastructure's.")
+@click.option(
+    "--cluster", default="", shell_complete=clusters, help="Its name, if not the infrastructure's."
+)
 @click.option(
     "--endpoints",
     default="",
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
 @options.spool
 @sealing
 @click.option("--dry-run", is_flag=True, help="Do what `preflight okd` does, and print steps.")
+@metrics_file
 @options.talk
 @click.pass_context
 def okd(

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import (
     StoreOptions,
     open_keys_repository,
     open_repository,
     spool_directory,
 )
+from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
@@ -24,16 +26,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("directory", metavar="DIR", type=FilePath(file_okay=False, path_type=Path))
-@options.store_optional
+@options.store_where("unless --dry-run is given")
 @options.keys_store
 @options.recipients
 @options.keys_recipients
 @click.option(
-    "--cluster", default="", help="What they are of; else the infrastructure's name in them."
+    "--cluster",
+    default="",
+    shell_complete=clusters,
+    help="What they are of; else the infrastructure's name in them.",
 )
 @options.spool
 @sealing
 @click.option("--dry-run", is_flag=True, help="Prove the files, and store nothing.")
+@metrics_file
 @options.talk
 @click.pass_context
 def command(

@@ -22,7 +22,7 @@ def command(session: Session, /, *, output: Path | None) -> None:
     """Make an age key pair: the identity (private key) and its recipient (public key).
 
     Keep the identity where the backups are not: who has it can read them, and without it nobody
-    can. The recipient goes into `backstay init`.
+    can.  The recipient goes into `backstay init`.
     """
     from backstay.clock import SystemClock
     from backstay.repo.identity import generate, write_identity

@@ -23,7 +23,7 @@ _BESIDE = "beside the repository"
     help="List the plain snapshots that restores have put into a staging place"
     " (default: the one beside the repository).",
 )
-@options.store_optional
+@options.store_where("unless --staging names another place")
 @options.recipients
 @options.talk
 @click.pass_context

@@ -38,7 +38,8 @@ class Measured:
     def end(self, code: int) -> None:
         """Write how the run ended.
 
-        A command line that made so little sense that no cluster is known was no run.
+        A command line that made so little sense that no cluster is known was no run, nor is what
+        only looks at what would be done.
 
         Raises:
             BackstayError: the file can't be written.
@@ -48,7 +49,8 @@ class Measured:
 
         words = self._context.params
         cluster = _cluster(words)
-        if code == UsageError.exit_code and not cluster:
+        looked = words.get("dry_run") or words.get("yes") is False
+        if looked or (code == UsageError.exit_code and not cluster):
             return
         run = Run(
             command=self._context.command_path.removeprefix("backstay "),

@@ -88,17 +88,26 @@ def store(function: F) -> F:
     )(function)
 
 
-def store_optional(function: F) -> F:
-    """Say where the repository is, for commands that also take files."""
+def store_where(needed: str) -> Callable[[F], F]:
+    """Say where the repository is, for commands that can do without.
+
+    Args:
+        needed: when it is needed, in a few words.
+    """
     return compose(
         click.option(
             "--repo",
             envvar="BACKSTAY_REPO",
             metavar="URL",
-            help="The repository, where an ID is given.  [env: BACKSTAY_REPO]",
+            help=f"The repository, {needed}.  [env: BACKSTAY_REPO]",
         ),
         store_access,
-    )(function)
+    )
+
+
+def store_optional(function: F) -> F:
+    """Say where the repository is, for commands that also take files."""
+    return store_where("where an ID is given")(function)
 
 
 def keys_store(function: F) -> F:
@@ -107,7 +116,7 @@ def keys_store(function: F) -> F:
         "--keys-repo",
         envvar="BACKSTAY_KEYS_REPO",
         metavar="URL",
-        help="The repository that keys are saved to.  [env: BACKSTAY_KEYS_REPO]",
+        help="The repository for keys.  [env: BACKSTAY_KEYS_REPO]",
     )(function)
 
 
@@ -327,7 +336,7 @@ def members(function: F) -> F:
             type=click.Choice(["auto", "always", "never"]),
             default="auto",
             show_default=True,
-            help="Compare the members' HashKV with the snapshot's. A member can't write while it"
+            help="Compare the members' HashKV with the snapshot's.  A member can't write while it"
             " sums: auto asks those that are held up for no longer than --max-stall.",
         ),
         click.option(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
 from backstay.cli.preflight_hosted import hosted
 from backstay.cli.preflight_okd import okd
@@ -26,7 +27,9 @@ command.add_command(okd)
 
 
 @command.command("etcd")
-@click.option("--cluster", help="The cluster's name; taken as `backup` takes it.")
+@click.option(
+    "--cluster", shell_complete=clusters, help="The cluster's name; taken as `backup` takes it."
+)
 @options.store
 @options.recipients
 @options.etcd

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import (
     StoreOptions,
     open_keys_repository,
@@ -50,7 +51,7 @@ class Asked:
 @options.keys_recipients
 @transport
 @click.option("--quiesce", is_flag=True, help="Ask about the rights that --quiesce needs, too.")
-@click.option("--cluster", default="", help="Taken as `backup` takes it.")
+@click.option("--cluster", shell_complete=clusters, default="", help="Taken as `backup` takes it.")
 @options.spool
 @click.option("--quota", type=Size(), help="The members' quota; before 3.6 they don't tell it.")
 @options.talk

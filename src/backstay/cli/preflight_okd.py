@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_keys_repository, open_repository
 from backstay.cli.guarding import Asking, guarding
 from backstay.cli.preflight_hosted import finish
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("okd")
-@options.store_optional
+@options.store_where("unless --output-dir is given")
 @options.keys_store
 @options.recipients
 @options.keys_recipients
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Where the root of the control plane host is mounted.",
 )
-@click.option("--cluster", default="", help="Taken as `backup` takes it.")
+@click.option("--cluster", shell_complete=clusters, default="", help="Taken as `backup` takes it.")
 @click.option("--endpoints", default="", metavar="URLS", help="Taken as `backup` takes them.")
 @guarding
 @options.spool

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_keys_repository, open_repository
+from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
 from backstay.errors import RefusedError, UsageError
 
@@ -19,7 +21,7 @@ _MANY_LINEAGES = 3
 
 
 @click.command()
-@click.option("--cluster", help="Only what is of this cluster.")
+@click.option("--cluster", shell_complete=clusters, help="Only what is of this cluster.")
 @click.option("--keep-last", type=_MANY, default=0, metavar="N", help="Keep the N newest.")
 @click.option("--keep-hourly", type=_MANY, default=0, metavar="N", help="Keep one of N hours.")
 @click.option("--keep-daily", type=_MANY, default=0, metavar="N", help="Keep one of N days.")
@@ -37,6 +39,7 @@ _MANY_LINEAGES = 3
 @options.keys_recipients
 @options.store
 @options.recipients
+@metrics_file
 @options.talk
 @click.pass_obj
 def command(

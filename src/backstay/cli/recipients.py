@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_repository, read_identities
 from backstay.cli.session import Session
 
@@ -94,7 +95,7 @@ def remove(session: Session, /, *, old: str, recipient: tuple[str, ...], **store
 
 
 @command.command()
-@click.option("--cluster", help="Only what is of this cluster.")
+@click.option("--cluster", shell_complete=clusters, help="Only what is of this cluster.")
 @options.store
 @options.recipients
 @options.identity

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import backups
 from backstay.cli.connect import check_keys_repo, open_keys_repository, subject_of
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("okd")
-@click.argument("subject", metavar="ID")
+@click.argument("subject", metavar="ID", shell_complete=backups)
 @click.option(
     "--output-dir",
     required=True,

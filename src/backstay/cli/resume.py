@@ -45,8 +45,7 @@ def hosted(
     """Put back what `backup hosted --quiesce` had stopped, whatever killed it.
 
     All that it takes is in annotations of the objects themselves, so it works from any machine, and
-    as often as you like. Where another backup is at work right now, it ends that one's
-    quiet.
+    as often as you like.  Where another backup is at work right now, it ends that one's quiet.
     """
     from backstay.clock import SystemClock
     from backstay.kinds.hosted.quiescing.resume import resume

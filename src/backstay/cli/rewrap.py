@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from backstay.cli import options
+from backstay.cli import complete, options
 from backstay.cli.connect import (
     StoreOptions,
     open_repository,
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("backups", metavar="[ID]...", nargs=-1)
+@click.argument("backups", metavar="[ID]...", nargs=-1, shell_complete=complete.backups)
 @click.option("--all", "everything", is_flag=True, help="All backups that have other recipients.")
-@click.option("--cluster", help="With --all: only what is of this cluster.")
+@click.option(
+    "--cluster", shell_complete=complete.clusters, help="With --all: only what is of this cluster."
+)
 @options.store
 @options.recipients
 @options.identity

@@ -3,12 +3,13 @@
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import backups
 from backstay.cli.connect import StoreOptions, open_repository
 from backstay.cli.session import Session
 
 
 @click.command()
-@click.argument("backup", metavar="ID")
+@click.argument("backup", metavar="ID", shell_complete=backups)
 @options.store
 @options.recipients
 @options.talk

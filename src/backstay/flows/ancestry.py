@@ -19,7 +19,7 @@ from backstay.mvcc.tip import SALT_SIZE, elements_at, fingerprint
 from backstay.repo.catalogue import Entry, Repository, newest
 from backstay.repo.lineage import Lineage, Proof, Shown, Stored, continue_or_begin
 from backstay.repo.manifest import SnapshotEntry, Tip
-from backstay.repo.pin import pin
+from backstay.repo.pin import BY_BACKUP, pin
 from backstay.repo.store import Store
 from backstay.report import Check, Report, Verdict
 
@@ -174,7 +174,7 @@ def _pinned(past: Past, check: Check, store: Store, clock: Clock, report: Report
     if kept is not None:
         backup = kept.manifest.name
         try:
-            pin(store, backup, by="backstay backup", reason=check.detail, clock=clock)
+            pin(store, backup, by=BY_BACKUP, reason=check.detail, clock=clock)
         except BackstayError as error:
             told = f"; {backup} could NOT be pinned: {error}"
         else:

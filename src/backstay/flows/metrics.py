@@ -27,10 +27,25 @@ BACKUPS = _family("backups", "Backups that can be read.")
 FAILED = _family("backups_failed", "Backups with a check that failed, then or later.")
 VERIFIED = _family("backups_verified", "Backups that are verified.")
 UNREADABLE = _family("backups_unreadable", "Manifests that can't be read.")
+PINNED = _family("backups_pinned", "Backups that are pinned.")
+KEPT = _family(
+    "backups_kept_by_change",
+    "Backups that were pinned because a later one was not like them, and not unpinned since.",
+)
 STORED = _family("stored_bytes", "Bytes of all objects that manifests name, as they are stored.")
 
 LAST_CHECKS = _family(
     "last_backup_checks", "Checks of the last backup, by their verdict.", _WITH_VERDICT
+)
+LAST_CHANGE = _family(
+    "last_backup_change",
+    "Whether the last backup is like the one before it: its check `change`, by the verdict.",
+    _WITH_VERDICT,
+)
+LAST_MEMBERS = _family(
+    "last_backup_members",
+    "Whether members have what the last backup has: its check `members`, by the verdict.",
+    _WITH_VERDICT,
 )
 TAKEN = _family(
     "latest_timestamp_seconds",
@@ -59,14 +74,24 @@ DRILL_SECONDS = _family(
 )
 DRILL_CHECKS = _family("drill_checks", "Checks of the last drill, by their verdict.", _WITH_VERDICT)
 
+OKD_TAKEN = _family(
+    "okd_restorable_timestamp_seconds",
+    "When the newest backup was taken that restores this release of OKD.",
+    (*_OF_CLUSTER, "version"),
+)
+
 FAMILIES = (
     COLLECTED,
     BACKUPS,
     FAILED,
     VERIFIED,
     UNREADABLE,
+    PINNED,
+    KEPT,
     STORED,
     LAST_CHECKS,
+    LAST_CHANGE,
+    LAST_MEMBERS,
     TAKEN,
     DURATION,
     SIZE,
@@ -81,6 +106,7 @@ FAMILIES = (
     DRILL_GOOD_AT,
     DRILL_SECONDS,
     DRILL_CHECKS,
+    OKD_TAKEN,
 )
 
 
@@ -116,9 +142,16 @@ def _cluster(one: Figures, labels: Labels) -> Iterator[Sample]:
     yield FAILED.of(*labels, value=one.failed)
     yield VERIFIED.of(*labels, value=one.verified)
     yield UNREADABLE.of(*labels, value=one.unreadable)
+    yield PINNED.of(*labels, value=one.pinned)
+    yield KEPT.of(*labels, value=one.kept)
     yield STORED.of(*labels, value=one.stored_size)
-    if one.last is not None:
-        yield from verdicts(LAST_CHECKS, labels, one.last)
+    for family, found in (
+        (LAST_CHECKS, one.last),
+        (LAST_CHANGE, one.change),
+        (LAST_MEMBERS, one.members),
+    ):
+        if found is not None:
+            yield from verdicts(family, labels, found)
     if one.newest is not None:
         yield from _newest(one.newest, labels)
     yield from _time(VERIFIED_TAKEN, labels, one.verified_at)
@@ -128,6 +161,8 @@ def _cluster(one: Figures, labels: Labels) -> Iterator[Sample]:
     yield from _time(DRILL_GOOD_AT, labels, one.drill_good_at)
     if one.drill is not None and one.drill.seconds:
         yield DRILL_SECONDS.of(*labels, value=one.drill.seconds)
+    for version, taken in one.releases:
+        yield OKD_TAKEN.of(*labels, version, value=taken.timestamp())
 
 
 def _newest(newest: Newest, labels: Labels) -> Iterator[Sample]:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from backstay.errors import UsageError
 from backstay.files import read_private
 from backstay.kubeapi import exec_plugin
-from backstay.kubeapi.kubeconfig import Context, find_files, read_context
+from backstay.kubeapi.kubeconfig import Context, ReadFile, find_files, read_context
 from backstay.kubeapi.proxy import proxy_for
 from backstay.kubeapi.trust import Trust, tls_context
 
@@ -71,11 +71,14 @@ class Login:
         kubeconfig: the file that the user names; None looks where kubectl looks.
         context: that the user names; None takes the current one.
         service_account: where a pod has its token.
+        read_file: reads the kubeconfig and what it names, where these are no files of this machine;
+            nothing else is looked for then.
     """
 
     kubeconfig: Path | None = None
     context: str | None = None
     service_account: Path = SERVICE_ACCOUNT
+    read_file: ReadFile | None = None
 
     def read(self) -> Credentials:
         """Read who we are; tokens and plugins are asked anew each time.
@@ -84,6 +87,8 @@ class Login:
             UsageError: there is no kubeconfig and no service account, or they make no sense.
             KubeError: a credential plugin failed.
         """
+        if self.read_file is not None and self.kubeconfig is not None:
+            return _of_context(read_context((self.kubeconfig,), self.context, self.read_file))
         files = find_files(self.kubeconfig)
         if files:
             return _of_context(read_context(files, self.context))
@@ -130,13 +135,12 @@ def _of_context(context: Context) -> Credentials:
     tls, trust, headers = None, Trust(), dict[str, str]()
     if server.startswith("https://"):
         # As with kubectl, nobody logs in where all can listen.
-        told = _told(context)
+        told = _told(context, where)
         user = context.user
         trust = Trust(
-            authority=_data(cluster, "certificate-authority", context.cluster_folder, where),
-            certificate=told.certificate
-            or _data(user, "client-certificate", context.user_folder, where),
-            key=told.key or _data(user, "client-key", context.user_folder, where),
+            authority=_data(cluster, "certificate-authority", context, where),
+            certificate=told.certificate or _data(user, "client-certificate", context, where),
+            key=told.key or _data(user, "client-key", context, where),
             verify=not insecure,
             name=name,
         )
@@ -156,11 +160,16 @@ def _of_context(context: Context) -> Credentials:
     )
 
 
-def _told(context: Context) -> exec_plugin.Told:
+def _told(context: Context, where: str) -> exec_plugin.Told:
     """Ask the credential plugin, where there is one."""
     entry = context.user.get("exec")
     if not isinstance(entry, dict):
         return exec_plugin.Told()
+    if not context.here:
+        raise UsageError(
+            f"{where} asks a program who we are, and that is not run here",
+            "name another kubeconfig with --kubeconfig",
+        )
     return exec_plugin.ask(entry, context.user_folder, context.cluster)
 
 
@@ -183,7 +192,7 @@ def _headers(context: Context, token: str, where: str, *, has_certificate: bool)
     user = context.user
     if not token and _text(user, "tokenFile"):
         path = context.user_folder / _text(user, "tokenFile")
-        token = _token(read_private(path, limit=_LIMIT), str(path))
+        token = _token(context.read(path, limit=_LIMIT), str(path))
     token = token or _text(user, "token")
     headers = {}
     if token:
@@ -225,7 +234,7 @@ def _token(data: bytes, where: str) -> str:
     return text
 
 
-def _data(entry: Mapping[str, Any], name: str, folder: Path, where: str) -> bytes:
+def _data(entry: Mapping[str, Any], name: str, context: Context, where: str) -> bytes:
     """A certificate or key, from within the kubeconfig or from a file beside it."""
     inline, path = _text(entry, f"{name}-data"), _text(entry, name)
     if inline:
@@ -235,7 +244,8 @@ def _data(entry: Mapping[str, Any], name: str, folder: Path, where: str) -> byte
             pass
         # The text is a secret, and the library's error would hold it.
         raise UsageError(f"{where}: {name}-data is no base64", "mend the kubeconfig")
-    return read_private(folder / path, limit=_LIMIT) if path else b""
+    folder = context.cluster_folder if entry is context.cluster else context.user_folder
+    return context.read(folder / path, limit=_LIMIT) if path else b""
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -21,6 +21,17 @@ from backstay.files import read_private
 
 _LIMIT = 4 << 20
 _SHOWN = 10
+
+
+class ReadFile(Protocol):
+    """Reads a small file whole: a kubeconfig, or what it names."""
+
+    def __call__(self, path: Path, *, limit: int) -> bytes:
+        """Read it.
+
+        Raises:
+            BackstayError: it can't be read, or has more than `limit` bytes.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +46,7 @@ class Context:
         user: the entry of its user.
         cluster_folder: where relative paths of the cluster begin.
         user_folder: where those of the user begin.
+        read: reads the files that it names.
     """
 
     name: str
@@ -44,6 +56,12 @@ class Context:
     user: Mapping[str, Any] = field(repr=False)
     cluster_folder: Path
     user_folder: Path
+    read: ReadFile = read_private
+
+    @property
+    def here(self) -> bool:
+        """Whether its files are this machine's, and not those of another root."""
+        return self.read is read_private
 
 
 def find_files(named: Path | None) -> tuple[Path, ...]:
@@ -66,17 +84,20 @@ def find_files(named: Path | None) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.is_file())
 
 
-def read_context(files: tuple[Path, ...], wanted: str | None) -> Context:
+def read_context(
+    files: tuple[Path, ...], wanted: str | None, read: ReadFile = read_private
+) -> Context:
     """Find a context in kubeconfig files.
 
     Args:
         files: at least one.
         wanted: the context's name; None takes the current one.
+        read: reads the files, and later those that they name.
 
     Raises:
         UsageError: a file is none, or there is no such context, cluster or user.
     """
-    documents = [(path, _document(path)) for path in files]
+    documents = [(path, _document(path, read)) for path in files]
     names = ", ".join(map(str, files))
     name = wanted or next((text for _, d in documents if (text := _text(d, "current-context"))), "")
     if not name:
@@ -100,11 +121,12 @@ def read_context(files: tuple[Path, ...], wanted: str | None) -> Context:
         user=user[1],
         cluster_folder=cluster[0].absolute().parent,
         user_folder=user[0].absolute().parent,
+        read=read,
     )
 
 
-def _document(path: Path) -> Mapping[str, Any]:
-    data = read_private(path, limit=_LIMIT)
+def _document(path: Path, read: ReadFile) -> Mapping[str, Any]:
+    data = read(path, limit=_LIMIT)
     try:
         document = YAML(typ="safe", pure=True).load(data.decode())
     except (YAMLError, ValueError, TypeError, AttributeError, RecursionError):

@@ -26,6 +26,9 @@ Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Meta(pattern="^[0-9a-f]{1,16}$")]
 Text = Annotated[str, Meta(max_length=4096)]
 Short = Annotated[str, Meta(max_length=256)]
+#: Guards of OKD that a restore depends on. They refuse a backup where they can't be asked, too, and
+#: one that was made past them by force is none that is known to restore.
+SAFETY = frozenset({"rotation", "operators", "upgrade"})
 
 
 class HashKV(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +220,11 @@ class OkdEntry(msgspec.Struct, frozen=True, kw_only=True):
     archive_sha256: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")] = ""
     archive_size: Count = 0
     forced: Annotated[tuple[Short, ...], Meta(max_length=64)] = ()
+
+    @property
+    def safe(self) -> bool:
+        """Whether no guard was skipped that a restore depends on."""
+        return not SAFETY & set(self.forced)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,13 @@ from datetime import datetime, timedelta
 from backstay.repo.catalogue import Entry, Unreadable, newest
 from backstay.repo.manifest import CheckEntry
 from backstay.repo.note import DRILL, VERIFY, Note
+from backstay.repo.pin import BY_BACKUP
 from backstay.report import Verdict
 
 #: Clocks of two machines may differ by this much.
 AHEAD = timedelta(hours=1)
+#: Checks that are told by themselves, too: see `checks.change` and `checks.members`.
+CHANGE, MEMBERS = "change", "members"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +98,18 @@ class Figures:
         verified: those of them that are verified.
         unreadable: manifests that can't be read.
         stored_size: bytes of all objects that the manifests name.
+        pinned: backups that are pinned.
+        kept: those of them that a backup pinned, since it was not like them.
         last: the newest backup, whatever came of its checks: how these ended.
+        change: the verdicts of its check `change`; None where it was not asked.
+        members: those of its check `members`.
         newest: the newest without a failed check: what `latest` means.
         verified_at: when the newest verified backup was taken.
         verify: the last verify of any of its backups.
         verify_good_at: the last one that had nothing to say.
         drill: the last drill with any of its backups.
         drill_good_at: the last one that had nothing to say.
+        releases: of OKD that a backup restores, and when the newest of each was taken.
     """
 
     cluster: str
@@ -110,13 +118,18 @@ class Figures:
     verified: int
     unreadable: int
     stored_size: int
+    pinned: int
+    kept: int
     last: Verdicts | None
+    change: Verdicts | None
+    members: Verdicts | None
     newest: Newest | None
     verified_at: datetime | None
     verify: Look | None
     verify_good_at: datetime | None
     drill: Look | None
     drill_good_at: datetime | None
+    releases: tuple[tuple[str, datetime], ...]
 
 
 def measure(found: Sequence[Entry | Unreadable], now: datetime) -> tuple[Figures, ...]:
@@ -147,6 +160,7 @@ def _figures(cluster: str, found: Sequence[Entry | Unreadable], now: datetime) -
     verified = [entry for entry in entries if entry.verified]
     looks = _looks(entries, now + AHEAD)
     sizes = {item.path: item.stored_size for one in entries for item in one.manifest.objects}
+    last = newest(entries).manifest.checks if entries else ()
     return Figures(
         cluster=cluster,
         backups=len(entries),
@@ -154,14 +168,29 @@ def _figures(cluster: str, found: Sequence[Entry | Unreadable], now: datetime) -
         verified=len(verified),
         unreadable=len(found) - len(entries),
         stored_size=sum(sizes.values()),
-        last=_verdicts(newest(entries).manifest.checks) if entries else None,
+        pinned=sum(bool(entry.pins) for entry in entries),
+        kept=sum(any(pin.by == BY_BACKUP for pin in entry.pins) for entry in entries),
+        last=_verdicts(last) if entries else None,
+        change=_of(CHANGE, last),
+        members=_of(MEMBERS, last),
         newest=_newest(newest(whole)) if whole else None,
         verified_at=age(newest(verified)) if verified else None,
         verify=_last(looks[VERIFY]),
         verify_good_at=_good_at(looks[VERIFY]),
         drill=_last(looks[DRILL]),
         drill_good_at=_good_at(looks[DRILL]),
+        releases=_releases(verified),
     )
+
+
+def _releases(verified: Iterable[Entry]) -> tuple[tuple[str, datetime], ...]:
+    """When the newest backup was taken that restores a release of OKD, for each release."""
+    found: dict[str, datetime] = {}
+    for entry in verified:
+        okd = entry.manifest.okd
+        if okd is not None and okd.safe and okd.version:
+            found[okd.version] = max(age(entry), found.get(okd.version, age(entry)))
+    return tuple(sorted(found.items()))
 
 
 def _newest(entry: Entry) -> Newest:
@@ -178,6 +207,12 @@ def _newest(entry: Entry) -> Newest:
 
 def _verdicts(checks: Iterable[CheckEntry]) -> Verdicts:
     return Verdicts.of(check.verdict for check in checks)
+
+
+def _of(name: str, checks: Iterable[CheckEntry]) -> Verdicts | None:
+    """Give the verdict of one check, as counts; None where it was not asked."""
+    found = [check for check in checks if check.name == name]
+    return _verdicts(found) if found else None
 
 
 def _looks(entries: Iterable[Entry], until: datetime) -> Mapping[str, Sequence[Look]]:

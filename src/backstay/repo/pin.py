@@ -29,6 +29,8 @@ from backstay.repo.manifest import Short, Text
 from backstay.repo.name import BackupId, manifests_of, pins_of, removals_of
 from backstay.repo.store import ObjectInfo, Store
 
+#: Who pins the backup that was there before a change that nobody may have meant (check `change`).
+BY_BACKUP = "backstay backup"
 #: An announced removal that is older, by the store's clock, was left by a prune that has died.
 REMOVAL_LASTS = timedelta(minutes=10)
 #: How long a pin waits for a removal, in seconds, and how often it looks.

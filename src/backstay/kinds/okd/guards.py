@@ -26,12 +26,11 @@ from backstay.client.text import one_line
 from backstay.errors import RefusedError
 from backstay.kinds.okd.cluster import OPERATORS, Cluster, Condition
 from backstay.kinds.okd.window import Window
+from backstay.repo.manifest import SAFETY
 from backstay.report import Check, Verdict
 
 #: In the order in which they are asked.
 NAMES = ("rotation", "operators", "upgrade", "proxy", "space", "window", "interval", "version")
-#: Those that refuse a backup where they can't be asked, too.
-SAFETY = frozenset({"rotation", "operators", "upgrade"})
 #: The certificates that the installer makes are good for a day; the first rotation replaces them.
 FIRST_ROTATION = timedelta(hours=24)
 #: Certificates begin a little before they are made, and end a little after their day.

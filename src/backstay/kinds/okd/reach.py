@@ -2,15 +2,18 @@
 
 What the user names goes first, then KUBECONFIG, then the account of the pod that this is: its role
 allows just what is needed. At last comes the kubeconfig that the host itself has for its own
-kube-apiserver, which upstream's script uses, and which may do everything.
+kube-apiserver, which upstream's script uses, and which may do everything. That one is read as all
+files of the host are: its links and the paths in it are the host's, not this machine's.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from backstay.client.text import one_line
 from backstay.errors import BackstayError
 from backstay.kinds.okd.cluster import Cluster, read_cluster, unread
+from backstay.kinds.okd.hosttree import HostTree
 from backstay.kinds.okd.static_pods import RESOURCES
 from backstay.kubeapi.api import Api
 from backstay.kubeapi.connect import connect
@@ -20,20 +23,35 @@ from backstay.kubeapi.credentials import SERVICE_ACCOUNT
 LOCAL = f"{RESOURCES}/kube-apiserver-certs/secrets/node-kubeconfigs/localhost.kubeconfig"
 
 
-def kubeconfig_of(named: Path | None, host_root: Path) -> Path | None:
-    """Choose the kubeconfig; None looks where `connect` looks.
+@dataclass(frozen=True, slots=True)
+class HostFiles:
+    """Reads files of a host: paths and links are meant below its root, as they are there.
 
-    Args:
-        named: by the user.
-        host_root: where the root of the host is mounted.
+    Attributes:
+        root: where the root of the host is mounted.
     """
+
+    root: Path
+
+    def __call__(self, path: Path, *, limit: int) -> bytes:
+        """Read one.
+
+        Raises:
+            BackstayError: it can't be read, is too large, or leads out of the root.
+        """
+        with HostTree(self.root) as tree:
+            return tree.read(str(path), limit=limit)
+
+
+def _connect(named: Path | None, context: str | None, host_root: Path) -> Api:
+    """Choose the kubeconfig; nothing is asked of the API yet."""
     if named is not None or os.environ.get("KUBECONFIG") or (SERVICE_ACCOUNT / "token").is_file():
-        return named
-    local = host_root / LOCAL.lstrip("/")
-    try:
-        return local if local.is_file() else None
-    except OSError:
-        return None
+        return connect(named, context)
+    with HostTree(host_root) as tree:
+        there = tree.is_file(LOCAL)
+    if there:
+        return connect(Path(LOCAL), context, read=HostFiles(host_root))
+    return connect(None, context)
 
 
 def open_api(
@@ -54,7 +72,7 @@ def open_api(
         UsageError: the kubeconfig that the user names makes no sense.
     """
     try:
-        api = connect(kubeconfig_of(named, host_root), context)
+        api = _connect(named, context, host_root)
     except BackstayError as error:
         if named is not None or context is not None:
             raise

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backstay.checks.question import Answer, passed, unknown
-from backstay.kinds.okd.guards import SAFETY
 from backstay.repo.catalogue import Entry, Unreadable
 
 
@@ -44,7 +43,7 @@ def standing(running: str, backups: Iterable[Entry | Unreadable]) -> Standing:
     if not running:
         return Standing("", "which release runs is not known, so a backup may be due")
     known = [(it, it.manifest.okd) for it in backups if isinstance(it, Entry) and it.verified]
-    fit = [(it, okd) for it, okd in known if okd is not None and not SAFETY & set(okd.forced)]
+    fit = [(it, okd) for it, okd in known if okd is not None and okd.safe]
     same = [it for it, okd in fit if okd.version == running]
     if same:
         newest = max(same, key=lambda it: it.written)

@@ -1,0 +1,95 @@
+"""--json: of every command one document, and what docs/json.md says of it."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from backstay.cli import main
+from kit import fixtures
+
+DOCS = Path(__file__).parents[2] / "docs" / "json.md"
+BACKUP = ("backup", "etcd", "--cluster", "prod")
+
+
+def rows():
+    """Of each command: the fields that are always there, and those that may be."""
+    found = {}
+    for row in DOCS.read_text().splitlines():
+        if not (match := re.fullmatch(r"\| `([a-z ]+)` \| .* \| (.*) \|", row)):
+            continue
+        name, fields = match.groups()
+        always, _, sometimes = re.sub(r"\([^)]*\)", "", fields).partition(";")
+        found[name] = (set(re.findall(r"`(\w+)`", always)), set(re.findall(r"`(\w+)`", sometimes)))
+    return found
+
+
+def commands(group=main.backstay, path=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_has_json_and_a_row():
+    found = dict(commands())
+    assert rows().keys() == found.keys()
+    for name, command in found.items():
+        assert any("--json" in param.opts for param in command.params), name
+
+
+@pytest.fixture
+def say(cli):
+    """Run a command with --json; hold what it prints to the docs."""
+
+    def say(name, *words, expect=0):
+        done = cli(*name.split(), *words, "--json", expect=expect)
+        document = done.json
+        always, sometimes = rows()[name]
+        for one in document if isinstance(document, list) else [document]:
+            assert always <= one.keys(), name
+            if always:
+                assert one.keys() - always <= sometimes, name
+        return document
+
+    return say
+
+
+def test_each_prints_what_the_docs_say(cli, file_repo, identity, tmp_path, say):
+    file = fixtures.write("etcd3516-plain", tmp_path)
+    say("keygen")
+    spare = say("keygen", "-o", tmp_path / "spare.txt")["recipient"]
+    say("init", "--repo", f"file://{tmp_path}/other", "--recipient", spare)
+    say("preflight etcd", "--cluster", "prod")
+    made = say("backup etcd", *BACKUP[2:])
+    assert say("show", "prod/latest") == made
+    assert say("list") == [made]
+    assert "checks" in say("backup etcd", *BACKUP[2:], "--dry-run")
+    say("pin", "prod/latest", "--reason", "why")
+    [listed] = say("list")
+    assert listed.keys() - made.keys() == {"pins"}
+    say("unpin", "prod/latest")
+    say("prune", "--keep-last", "1")
+    say("verify", "prod/latest")
+    say("verify", str(file))
+    say("drill", "prod/latest")
+    say("export", "prod/latest", "-o", tmp_path / "a.db")
+    revision = str(made["revision"])
+    say("drill", "prod/latest", "--to-revision", revision)
+    say("restore etcd", "prod/latest", "--data-dir", tmp_path / "restored")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "a.db").rename(tmp_path / "taken" / "a.db")
+    say("import", tmp_path / "taken", "--cluster", "taken")
+    say("recipients add", spare)
+    say("recipients list")
+    say("recipients check", "--identity", identity)
+    say("rewrap", "prod/latest")
+    say("recipients remove", spare)
+    say("metrics")
+    say("status", file)
+    say("hashkv", file)
+    say("completion", "bash")
