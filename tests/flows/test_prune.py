@@ -101,7 +101,7 @@ def test_places_that_are_none(shelf):
 
 def test_promise_7_pins_and_what_is_needed_stay(shelf):
     made = fill(shelf)
-    needing = shelf.add(days=1.2, revision=50, base=made[1].id)
+    needing = shelf.add(days=1.2, revision=50, needs=(made[1].id,))
     pinned(shelf, made[0])
     shelf.prune(Policy(last=1))
     assert set(shelf.listed) == ids([made[0], made[1], needing])
@@ -143,7 +143,7 @@ def test_promise_7_a_backup_that_needs_it_and_comes_meanwhile_is_seen(shelf, whe
     made = fill(shelf)
 
     def what(path):
-        shelf.add(days=0, revision=99, base=made[0].id)
+        shelf.add(days=0, revision=99, needs=(made[0].id,))
 
     done = shelf.prune(Policy(last=4), data=Meanwhile(shelf.repository.store, what, when))
     [outcome] = done.outcomes

@@ -30,7 +30,7 @@ POLICY = Policy(last=1)
 def fill(shelf):
     """Six backups; the pinned one, the needed one and what needs it stay, and the newest."""
     made = [shelf.add(days=9 - n, revision=n + 1, keyring=n % 2 == 0) for n in range(5)]
-    made.append(shelf.add(days=1.5, revision=9, base=made[2].id, keyring=True))
+    made.append(shelf.add(days=1.5, revision=9, needs=(made[2].id,), keyring=True))
     pin(shelf.repository.store, made[1].name, by="me", reason="why", clock=CLOCK)
     return [one.id for one in made]
 

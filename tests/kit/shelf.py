@@ -77,7 +77,7 @@ class Shelf:
             {store.url: root for store, root in zip(stores, roots, strict=True)},
         )
 
-    def add(self, *, days=3.0, keyring=False, noted=True, base=None, **fields):
+    def add(self, *, days=3.0, keyring=False, noted=True, needs=(), base=None, **fields):
         """Put away one backup that is some days old; gives its manifest."""
         repository = self.repository
         made = manifest(
@@ -89,7 +89,7 @@ class Shelf:
         [item] = made.objects
         data = os.urandom(64)
         item = replace(item, **_facts(data))
-        made = replace(made, objects=(item,), base=base)
+        made = replace(made, objects=(item,), needs=needs, base=base)
         repository.store.put_new(item.path, data)
         paths = [item.path]
         if keyring:

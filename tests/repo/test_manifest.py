@@ -30,7 +30,7 @@ def test_it_has_the_fields_that_others_rely_on():
         *("format", "requires", "repository", "id", "cluster", "kind", "revision", "taken_at"),
         "seconds",
         *("total_keys", "total_size", "hash", "hashkv", "snapshots", "objects", "recipients"),
-        *("base", "keyring", "hosted", "okd", "checks", "backstay_version"),
+        *("base", "needs", "keyring", "hosted", "okd", "checks", "backstay_version"),
     }
     assert set(document["snapshots"][0]) == {
         *("name", "lineage", "revision", "compact_revision", "etcd_version", "cluster_id"),

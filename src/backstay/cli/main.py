@@ -29,6 +29,7 @@ COMMANDS = {
     "pin": ("pin", "Keep a backup from being pruned."),
     "unpin": ("unpin", "Let a prune decide on a backup again."),
     "prune": ("prune", "Say which backups to keep, and remove the others."),
+    "consolidate": ("consolidate", "Make a full backup from an old one and its deltas."),
     "verify": ("verify", "Prove that a backup or a snapshot file is whole."),
     "drill": ("drill", "Restore a backup into a throw-away etcd and compare."),
     "export": ("export", "Write a backup as a stock snapshot file."),

@@ -30,6 +30,7 @@ from backstay.flows.ancestry import (
 from backstay.flows.companion import Alone, Companion, Document, Kept
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.intake import Intake
+from backstay.flows.origin import Origin
 from backstay.flows.polling import Polling
 from backstay.flows.source import Poller, Source
 from backstay.flows.spool import Follower
@@ -68,12 +69,14 @@ class Options:
         spool_dir: where the snapshots lie meanwhile.
         sealing: how hard to compress.
         taken_at: when the snapshot was taken, where that was before the backup began; aware.
+        origin: what it is made from, where no etcd is asked; None: it comes from one.
     """
 
     cluster: str
     spool_dir: Path
     sealing: Sealing = field(default_factory=Sealing)
     taken_at: datetime | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,8 @@ def backup(
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run, began = Run.begin(options.cluster, clock.now()), clock.monotonic()
-    past = look_back(repository, options.cluster)
+    origin = options.origin
+    past = look_back(repository, options.cluster) if origin is None else origin.past
     if past.trouble:
         report.warn(f"not all that is stored could be looked at: {past.trouble}")
     making = _Making(repository, options, run, past, companion or Alone(), clock, report, began)
@@ -247,12 +251,17 @@ class _Making:
             own = self.companion.examine(snapshot)
             index = _raft_index(snapshot) or received.source.raft_applied_index
             before = self.past.snapshot(part.name)
-            lineage = trace(
-                part.watched or (None if before is None else Stored.of(before)),
-                snapshot,
-                received,
-                raft_index=index,
-                sound=hashkv is not None,
+            origin = self.options.origin
+            lineage = (
+                origin.lineage
+                if origin
+                else trace(
+                    part.watched or (None if before is None else Stored.of(before)),
+                    snapshot,
+                    received,
+                    raft_index=index,
+                    sound=hashkv is not None,
+                )
             )
             inside = Inside.of(snapshot) if hashkv else Inside()
             own += polling.check(snapshot, received, hashkv, self.clock)
@@ -271,7 +280,11 @@ class _Making:
             own += compared(self.past, entry, lineage, self.clock)
         came = ask(
             "transfer",
-            lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
+            lambda: (
+                origin.came(found.trailer, found.sha256)
+                if origin
+                else transfer(found.trailer, sha256=found.sha256, received=received.db_sha256)
+            ),
             self.clock,
         )
         return _Looked(entry, kept.entry, (came, kept.check, *found.checks, *own))
@@ -279,18 +292,20 @@ class _Making:
     def _manifest(
         self, kind: str, looked: Sequence[_Looked], checks: Sequence[Check], kept: Kept
     ) -> Manifest:
-        config, first = self.repository.config, looked[0].snapshot
+        config, first, origin = self.repository.config, looked[0].snapshot, self.options.origin
+        taken_at = origin.taken_at if origin else self.options.taken_at
         documents = [self._document(document) for document in kept.documents]
         return Manifest(
             repository=config.repository,
             id=str(self.run.backup(first.revision)),
             cluster=self.run.cluster,
             kind=kind,
-            taken_at=self.options.taken_at or self.run.began,
+            taken_at=taken_at or self.run.began,
             seconds=round(self.clock.monotonic() - self.began, 3),
             snapshots=tuple(one.snapshot for one in looked),
             objects=(*(one.stored for one in looked), *documents),
             recipients=config.recipients,
+            base=origin.base if origin else None,
             keyring=kept.keyring,
             hosted=kept.hosted,
             okd=kept.okd,

@@ -236,7 +236,7 @@ class Prune:
             verified=entry.verified,
             failed=entry.failed,
             pins=tuple(str(pin) for pin in entry.pins),
-            needs=() if manifest.base is None else (manifest.base,),
+            needs=manifest.needs,
             locked_until=self._locked.get(manifest.id),
         )
 

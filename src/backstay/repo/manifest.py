@@ -228,7 +228,13 @@ class OkdEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """One backup."""
+    """One backup.
+
+    Attributes:
+        base: the ID of the backup that it was made from, with recorded changes; it is whole without
+            that. None where it came from an etcd.
+        needs: IDs of backups of its cluster without which it can't be restored.
+    """
 
     format: Annotated[int, Meta(ge=1)] = FORMAT
     requires: tuple[Short, ...] = ()
@@ -248,6 +254,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     objects: Annotated[tuple[ObjectEntry, ...], Meta(min_length=1, max_length=256)]
     recipients: Annotated[tuple[Short, ...], Meta(max_length=256)]
     base: Text | None = None
+    needs: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
     keyring: KeyringEntry | None = None
     hosted: HostedEntry | None = None
     okd: OkdEntry | None = None
