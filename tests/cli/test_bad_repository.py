@@ -142,7 +142,7 @@ def test_promise_1_a_manifest_that_cannot_be_read_is_no_backup(cli, made, path, 
     # It may be a newer program's: nothing of it is swept, however old it is.
     for file in file_repo.rglob("*"):
         os.utime(file, (0, 0))
-    # Nor can the new one be held against it, which is said.
+    # What came before can't be told from what the cluster holds now.
     other = cli(*BACKUP, "--json", expect=4).json
     assert (file_repo / made["objects"][0]["path"]).exists()
     assert cli("show", "prod/latest", "--json").json["id"] == other["id"]

@@ -5,13 +5,17 @@
 
 Operations are counted over the whole life of the store, in all threads: each call, each piece
 of a stream, and of a writer its opening (`writer`), each `write` and its end (`publish`). So a
-test can run something once to learn how many there are, and then once for each.
+test can run something once to learn how many there are, and then once for each. Which faults an
+operation can have is in `FAULTS_OF`; kit/disturbed.py makes a case of each for a whole command.
+
+What a server does looks like this from here: a refused connection and a 5xx are REFUSE, for nothing
+was done; a connection that was reset is ERROR where all was done, and CUT where half was.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 
@@ -27,10 +31,33 @@ class Fault(Enum):
     CUT = auto()  # half is done, and an error is told
     STALL = auto()  # nothing happens for a while, then an error is told
     SHORT = auto()  # half is done, and nothing is told
+    LOSE = auto()  # a part in the midst is lost, and nothing is told
+    LIE = auto()  # it is done, but the size that is told is wrong
+    LATE = auto()  # the newest objects are not listed yet
 
 
 #: Faults that are told: whoever called knows that something went wrong.
 TOLD = (Fault.REFUSE, Fault.ERROR, Fault.CUT, Fault.STALL)
+_HALVES = (Fault.CUT, Fault.SHORT)
+_NOTHING = (Fault.REFUSE, Fault.STALL)
+#: What can happen to each operation. To lose the answer of a question is to refuse it.
+FAULTS_OF: Mapping[str, tuple[Fault, ...]] = {
+    "put_new": (*TOLD, Fault.SHORT),
+    "writer": _NOTHING,
+    "write": (*_NOTHING, *_HALVES, Fault.LOSE),
+    "publish": TOLD,
+    "read": (*_NOTHING, Fault.SHORT, Fault.LIE),
+    "stream": _NOTHING,
+    "piece": (*_NOTHING, *_HALVES, Fault.LOSE),
+    "stat": (*_NOTHING, Fault.LIE),
+    "list": (*_NOTHING, Fault.SHORT, Fault.LIE, Fault.LATE),
+    "delete": (*_NOTHING, Fault.ERROR, Fault.SHORT),
+    "now": _NOTHING,
+    "clear_partial": (*_NOTHING, Fault.ERROR),
+}
+#: What is said of each fault that is told, and what to do about it.
+ON_PURPOSE = "on purpose"
+ADVICE = "take it out of the test"
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,8 @@ class FaultyStore:
         fault = self._begin("read", path)
         data = self.store.read(path, limit)
         self._end(fault, path)
+        if fault is Fault.LIE:
+            return data + b"\0"
         return data[: len(data) // 2] if fault is Fault.SHORT else data
 
     def stream(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
@@ -114,19 +143,27 @@ class FaultyStore:
                 self._end(fault, path)
                 return
             self._end(fault, path)
-            yield piece
+            if fault is not Fault.LOSE:
+                yield piece
 
     def stat(self, path: str) -> ObjectInfo:
         fault = self._begin("stat", path)
         facts = self.store.stat(path)
         self._end(fault, path)
-        return facts
+        return _lie(facts) if fault is Fault.LIE else facts
 
     def list(self, prefix: str = "", *, after: str = "") -> Iterator[ObjectInfo]:
         fault = self._begin("list", prefix)
         found = list(self.store.list(prefix, after=after))
         self._end(fault, prefix)
-        return iter(found[: len(found) // 2] if fault is Fault.SHORT else found)
+        if fault is Fault.SHORT:
+            del found[len(found) // 2 :]
+        elif fault is Fault.LIE:
+            found = [_lie(info) for info in found]
+        elif fault is Fault.LATE and found:
+            newest = max(info.modified for info in found)
+            found = [info for info in found if info.modified < newest]
+        return iter(found)
 
     def delete(self, path: str) -> None:
         fault = self._begin("delete", path)
@@ -153,17 +190,21 @@ class FaultyStore:
             plan = self._plan
             fault = plan(operation) if callable(plan) else plan.get(operation.number)
         if fault is Fault.REFUSE:
-            raise StoreError(f"{self.url}/{path}: refused on purpose")
+            raise StoreError(f"{self.url}/{path}: refused {ON_PURPOSE}", ADVICE)
         if fault is Fault.STALL:
             self._stall()
-            raise StoreError(f"{self.url}/{path}: no answer, on purpose")
+            raise StoreError(f"{self.url}/{path}: no answer, {ON_PURPOSE}", ADVICE)
         return fault
 
     def _end(self, fault: Fault | None, path: str) -> None:
         if fault is Fault.ERROR:
-            raise StoreError(f"{self.url}/{path}: the answer was lost, on purpose")
+            raise StoreError(f"{self.url}/{path}: the answer was lost, {ON_PURPOSE}", ADVICE)
         if fault is Fault.CUT:
-            raise StoreError(f"{self.url}/{path}: cut off, on purpose")
+            raise StoreError(f"{self.url}/{path}: cut off, {ON_PURPOSE}", ADVICE)
+
+
+def _lie(info: ObjectInfo) -> ObjectInfo:
+    return replace(info, size=info.size + 1)
 
 
 class _FaultyWriter:
@@ -174,7 +215,7 @@ class _FaultyWriter:
 
     def write(self, data: bytes, /) -> int:
         fault = self._store._begin("write", self._path)
-        half = fault in {Fault.CUT, Fault.SHORT}
-        self._sink.write(data[: len(data) // 2] if half else data)
+        if fault is not Fault.LOSE:
+            self._sink.write(data[: len(data) // 2] if fault in _HALVES else data)
         self._store._end(fault, self._path)
         return len(data)

@@ -11,6 +11,7 @@ from backstay.repo.config import Role, new_config
 from backstay.repo.note import Note
 from backstay.repo.stores.file import FileStore
 from backstay.report import Verdict
+from kit.faulty_store import Fault, FaultyStore
 from kit.manifests import checks, manifest
 
 NOW = datetime(2026, 11, 20, 23, 10, tzinfo=UTC)
@@ -137,7 +138,9 @@ def test_one_bad_manifest_does_not_hide_the_others(repository, damage):
     bad, *_ = (e for e in repository.backups() if isinstance(e, Unreadable))
     assert bad.path == path
     assert bad.reason
-    assert repository.find("prod/latest").manifest == good
+    found = repository.find("prod/latest")
+    assert (found.manifest, found.passed_over) == (good, (bad.reason,))
+    assert not repository.find(good.id).passed_over
     with pytest.raises(FormatError):
         repository.find("prod/20261120T231000Z-r1-aaaa")
 
@@ -162,6 +165,24 @@ def test_a_damaged_note_is_not_passed_over(repository):
     folder = f"clusters/prod/notes/{made.name.name}"
     repository.store.put_new(f"{folder}/20261120T231000Z-verify-00.json", b"{")
     assert isinstance(repository.backups()[0], Unreadable)
+
+
+def test_what_came_before_and_cannot_be_read_is_not_passed_over(repository):
+    publish(repository)
+    repository.store.put_new("clusters/prod/backups/20261120T231000Z-r1-aaaa.json", b"")
+    publish(repository, revision=900)
+    assert repository.find("prod/latest").passed_over == ()
+
+
+def test_a_note_that_the_store_does_not_keep_is_none(repository):
+    made = publish(repository)
+    note = Note(backup=made.id, action="verify", at=NOW, seconds=1.0, checks=checks(Verdict.PASS))
+    forgetful = FaultyStore(repository.store, {1: Fault.SHORT})
+    with pytest.raises(StoreError, match="nothing was noted"):
+        Repository(forgetful, repository.config).add(note)
+    assert [entry.notes for entry in repository.backups()] == [()]
+    repository.add(note)
+    assert [entry.notes for entry in repository.backups()] == [(note,)]
 
 
 @pytest.mark.parametrize("text", ["prod", "PROD/latest", "prod/newest", "../x/latest"])

@@ -158,6 +158,8 @@ class BackupSubject:
     def opened(self, report: Report) -> Iterator[Snapshot]:
         """Fetch, decrypt, unpack and compare with the manifest; then open."""
         stored = self.entry.manifest.object_of(self.snapshot)
+        for reason in self.entry.passed_over:
+            report.warn(f"{reason}; it came later than {self.name}, which is taken instead")
         if not self.chosen and len(self.parts) > 1:
             names = ", ".join(part.chosen for part in self.parts)
             report.say(f"{self.name} has {names}: this is {self.snapshot.name}")

@@ -76,12 +76,14 @@ class Entry:
         notes: what was said of it later, oldest first.
         written: when its manifest came to the store, by the store's clock.
         pins: what keeps it from being pruned.
+        passed_over: of one that `latest` meant, why what came later was not read.
     """
 
     manifest: Manifest
     notes: tuple[Note, ...]
     written: datetime
     pins: tuple[Pin, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def checks(self) -> tuple[CheckEntry, ...]:
@@ -234,15 +236,19 @@ class Repository:
         path = f"{manifests_of(manifest.cluster)}{manifest.name.name}.json"
         data = encode(manifest)
         parse_manifest(data, path)
+        self._put(path, data, "so there is no backup")
+        return path
+
+    def _put(self, path: str, data: bytes, so: str) -> None:
+        """Write something, and take it away again where the store did not keep it."""
         self.store.put_new(path, data)
         if self._read_back(path) != data:
             with suppress(BackstayError):
                 self.store.delete(path)
             raise StoreError(
-                f"{self.store.url}/{path} is not what was written to it, so there is no backup",
+                f"{self.store.url}/{path} is not what was written to it, {so}",
                 "find out why the store changes what it is given",
             )
-        return path
 
     def _read_back(self, path: str) -> bytes:
         try:
@@ -251,8 +257,14 @@ class Repository:
             return b""
 
     def add(self, note: Note) -> None:
-        """Say something of a backup, later."""
-        self.store.put_new(notes.path(note), encode(note))
+        """Say something of a backup, later.
+
+        It is read back: a note that can't be read would take its backup along.
+
+        Raises:
+            StoreError: the store refuses, or did not keep what was written.
+        """
+        self._put(notes.path(note), encode(note), "so nothing was noted")
 
     def clusters(self) -> tuple[str, ...]:
         """Name the clusters that something was written of."""
@@ -343,7 +355,8 @@ class Repository:
 
         `latest` is the backup whose manifest came last to the store, by the store's clock, and
         where others have its lineage, the one of these with the highest revision. A backup
-        with a failed check is never meant by it.
+        with a failed check is never meant by it. What came later and can't be read is told in
+        `passed_over`.
 
         Args:
             text: a full ID, `CLUSTER/latest` or `CLUSTER/latest-verified`.
@@ -379,7 +392,10 @@ class Repository:
         whole = [entry for entry in found if isinstance(entry, Entry) and not entry.failed]
         fit = [entry for entry in whole if entry.verified] if verified else whole
         if fit:
-            return newest(fit)
+            chosen = newest(fit)
+            later = (one for one in found if isinstance(one, Unreadable))
+            passed = tuple(one.reason for one in later if one.written > chosen.written)
+            return replace(chosen, passed_over=passed)
         others = f", {len(found)} of other kinds" if found else ""
         kind = "verified backup" if verified else "backup"
         raise NotFoundError(
