@@ -21,6 +21,7 @@ from backstay.mvcc.checksum import extend, extend_ranges
 from backstay.mvcc.columns import Bools
 from backstay.mvcc.elements import Elements, read_elements
 from backstay.mvcc.keyset import KeyTable, fingerprint
+from backstay.mvcc.revision import last_key
 from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.window import compaction_in_window, revision_in_window
 
@@ -76,7 +77,7 @@ def compute_hashkv(
 def _sum_all(snapshot: Snapshot, revision: int) -> int:
     crc: int = extend(0, b"key")
     with memoryview(snapshot.bolt.image.data) as view:
-        for elements in read_elements(snapshot):
+        for elements in read_elements(snapshot, last_key(revision)):
             counts = elements.mains <= revision
             crc = extend_ranges(crc, view, *_ranges(elements, counts))
     return crc
@@ -117,7 +118,7 @@ class _Kept:
         """Note where the keys lie that were changed, and how many of them up to `compacted`."""
         columns = _Columns()
         early = 0
-        for elements in read_elements(snapshot):
+        for elements in read_elements(snapshot, last_key(revision)):
             first, last = elements.until(self._settled), elements.until(revision)
             early += max(elements.until(self.compacted) - first, 0)
             columns.add(elements, first, last)
@@ -224,7 +225,7 @@ def _sum_kept(snapshot: Snapshot, kept: _Kept, revision: int) -> tuple[int, bool
     kept_any = kept.kept_later
     done = 0
     with memoryview(snapshot.bolt.image.data) as view:
-        for elements in read_elements(snapshot):
+        for elements in read_elements(snapshot, last_key(revision)):
             mask, done = kept.mask(elements, done)
             counts = np.zeros(len(elements), np.bool_)
             counts[: len(mask)] = mask

@@ -26,13 +26,12 @@ from backstay.mvcc.elements import Elements, read_elements
 from backstay.mvcc.keyset import KeyTable, fingerprint
 from backstay.mvcc.lease import Lease, encode_lease
 from backstay.mvcc.recorded import Recorded
-from backstay.mvcc.revision import element_key
+from backstay.mvcc.revision import last_key
 from backstay.mvcc.snapshot import Snapshot
 from backstay.mvcc.window import revision_in_window
 
 #: What a lease gets whose granted TTL nobody knows: one hour, as Kubernetes gives to events.
 LOST_LEASE_TTL = 3600
-_LAST_SUB = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def look_back(
     elif recorded.revision != revision:
         raise UsageError(f"changes up to {recorded.revision} make no revision {revision}")
     rewound = revision < snapshot.last_element_revision
-    upto = element_key(revision, _LAST_SUB, tombstone=True) if rewound else None
+    upto = last_key(revision) if rewound else None
     ttls = recorded.leases if recorded else {}
     leases = tuple(
         Lease(number, ttls.get(number, lost_lease_ttl), 0)

@@ -43,3 +43,8 @@ def parse_revision(key: bytes) -> Revision | None:
 def element_key(main: int, sub: int, *, tombstone: bool = False) -> bytes:
     """Write an element's key; bytes of keys and (main, sub) have the same order."""
     return ELEMENT_KEY.pack(main, SEPARATOR, sub) + (TOMBSTONE if tombstone else b"")
+
+
+def last_key(main: int) -> bytes:
+    """Write the greatest key that an element of a revision can have."""
+    return element_key(main, (1 << 63) - 1, tombstone=True)
