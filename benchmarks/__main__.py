@@ -16,6 +16,7 @@ from benchmarks.files import status, verify, version
 from benchmarks.footprint import memory
 from benchmarks.history import apply, rewind
 from benchmarks.hosted import ABOUT, downtime, hosted_memory, restoring, transports
+from benchmarks.recording import record
 from benchmarks.results import HEADINGS, Row, Section, command_line, facts, page
 from benchmarks.workshop import Workshop
 
@@ -36,6 +37,7 @@ SECTIONS: dict[str, tuple[str, _Rows]] = {
         {
             "rewind": rewind,
             "apply": apply,
+            "record": record,
         },
     ),
     "Hosted control planes": (

@@ -347,3 +347,21 @@ def test_a_member_is_asked_for_its_hash_and_exports_are_held_to_it(bench, etcd):
     with point.opened(Report(said.append)):
         pass
     assert any("HashKV" in getattr(event, "text", "") for event in said), said
+
+
+def test_a_fresh_cluster_on_an_old_clusters_prefix_is_another_lineage(bench, etcd, tmp_path):
+    with Recording.start(bench, etcd.access) as recording:
+        recording.until(lambda f: f.fulls)
+        head = write(etcd, 5)
+        recording.until(lambda f: f.sealed >= head)
+    with Etcd.start(tmp_path / "fresh", name="fresh") as fresh:
+        write(fresh, 3, b"new")
+        with Recording.start(bench, fresh.access) as recording:
+            recording.until(lambda f: f.fulls)
+            last = write(fresh, 3, b"newer")
+            recording.until(lambda f: f.sealed >= last)
+        said = hashes(fresh, range(last - 2, last + 1))
+    old, new = bench.listed
+    assert "cluster id" in new.manifest.snapshots[0].lineage_reason
+    assert_history(bench, hashes(etcd, [head]), old)
+    assert_history(bench, said, new)

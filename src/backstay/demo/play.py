@@ -1,4 +1,4 @@
-"""The demonstration: four acts on a real etcd and a real S3 server, in a minute.
+"""The demonstration: five acts on a real etcd and a real S3 server, in a minute.
 
 It runs the very commands that a reader would type, and shows them. What it stores is its own; all
 of it is gone at the end.
@@ -30,7 +30,9 @@ SECRETS = 40
 _KEY = b"the key of a demonstration, only"
 _BATCH = 100
 _CLUSTER = "demo"
+_RECORDED = "demo-recorded"
 _REPOSITORY = "s3://backups/demo"
+_BACKSTAY = (sys.executable, "-m", "backstay.cli.main")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,10 @@ class Stage:
             BackstayError: it ended in another way than it should.
         """
         self.tell(f"  $ backstay {' '.join(words)}")
-        environment = {
-            **os.environ,
-            **self.store.environment,
-            "BACKSTAY_REPO": _REPOSITORY,
-            "BACKSTAY_IDENTITY": "identity.txt",
-        }
-        if member is not None:
-            environment["ETCDCTL_ENDPOINTS"] = str(member.access.endpoints[0])
         done = subprocess.run(
-            [sys.executable, "-m", "backstay.cli.main", *words],
+            [*_BACKSTAY, *words],
             cwd=self.folder,
-            env=environment,
+            env=self._environment(member),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -106,6 +100,43 @@ class Stage:
                 f"`backstay {words[0]}` ended with {done.returncode}, not {expect}",
                 "this is a defect of backstay: report what is above",
             )
+
+    def _environment(self, member: Member | None) -> dict[str, str]:
+        environment = {
+            **os.environ,
+            **self.store.environment,
+            "BACKSTAY_REPO": _REPOSITORY,
+            "BACKSTAY_IDENTITY": "identity.txt",
+        }
+        if member is not None:
+            environment["ETCDCTL_ENDPOINTS"] = str(member.access.endpoints[0])
+        return environment
+
+    @contextmanager
+    def behind(self, *words: str, member: Member) -> Iterator[subprocess.Popen[str]]:
+        """Show a command, and run it behind the act; it is ended with the block."""
+        self.tell(f"  $ backstay {' '.join(words)} &")
+        with (self.folder / "behind.log").open("w") as log:
+            process = subprocess.Popen(
+                [*_BACKSTAY, *words],
+                cwd=self.folder,
+                env=self._environment(member),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def recorded(self) -> list[Path]:
+        """Name the deltas that are stored, once there is a full backup to which they belong."""
+        root = self.store.root / "backups/demo"
+        full = any(root.glob(f"clusters/{_RECORDED}/backups/*.json"))
+        return list(root.glob(f"deltas/{_RECORDED}/*/*")) if full else []
 
 
 def play(tell: Callable[[str], None], *, etcd: Path | None, etcdutl: Path | None) -> list[Act]:
@@ -137,6 +168,7 @@ def play(tell: Callable[[str], None], *, etcd: Path | None, etcdutl: Path | None
 def _acts() -> Iterator[tuple[str, Callable[[Stage], None]]]:
     yield "A backup that is proven", _back_up
     yield "Everything is lost, and comes back", _lose_and_restore
+    yield "A namespace is deleted, and the second before it comes back", _record
     yield "This key does not open this snapshot", _wrong_key
     yield "One bit flips in the bucket, and is found", _flip
 
@@ -178,6 +210,51 @@ def _lose_and_restore(stage: Stage) -> None:
     stage.tell("Equal: the same hash over every key, every value and every revision.")
 
 
+def _record(stage: Stage) -> None:
+    prefix, end = b"/registry/pods/01", b"/registry/pods/02"
+    stage.tell("The restored etcd goes on, and a recorder writes every change down.")
+    with stage.serving(stage.folder / "restored") as member, Etcd(member.access) as etcd:
+        words = ("record", "etcd", "--cluster", _RECORDED, "--every", "1s", "--allow-http")
+        with stage.behind(*words, member=member) as recorder:
+            _wait_for(lambda: etcd.put(b"/heart", b"beats") and stage.recorded())
+            before = etcd.range(prefix, end, count_only=True).count
+            revision = etcd.put(b"/registry/pods/01000", b"the last good change")
+            stage.tell(f"At revision {revision} there are {before} pods 01000 to 01999. A slip:")
+            stage.tell("  $ etcdctl del /registry/pods/01 --prefix")
+            etcd.delete(prefix, end)
+            left = etcd.range(prefix, end, count_only=True).count
+            stage.tell(
+                f"Now there are {left}. It is recorded as any change; the recorder is stopped."
+            )
+            recorder.terminate()
+            _ended_well(recorder)
+    stage.run("timeline", "--cluster", _RECORDED, "--allow-http")
+    again = stage.folder / "again"
+    stage.run(
+        *("restore", "etcd", f"{_RECORDED}/latest", "--to-revision", str(revision)),
+        *("--data-dir", again.name, "--no-bump", "--allow-http"),
+    )
+    with stage.serving(again) as member, Etcd(member.access) as etcd:
+        after = etcd.range(prefix, end, count_only=True).count
+    if after != before:
+        raise CheckFailedError(f"there are {after} pods, and there were {before}", "report it")
+    stage.tell(f"All {after} are there again: the state of the second before, to the last change.")
+
+
+def _wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise BackstayError("the recorder stored nothing in a minute", "look at this machine")
+        time.sleep(0.3)
+
+
+def _ended_well(recorder: subprocess.Popen[str]) -> None:
+    code = recorder.wait(60)
+    if code:
+        raise BackstayError(f"the recorder ended with {code}", "report it as a defect of backstay")
+
+
 def _wrong_key(stage: Stage) -> None:
     stage.tell("Some of what was backed up are Secrets, encrypted as a kube-apiserver does it. The")
     stage.tell("backup is worth nothing without their key. Here is the one that was saved:")
@@ -194,7 +271,7 @@ def _wrong_key(stage: Stage) -> None:
 
 
 def _flip(stage: Stage) -> None:
-    path = max(stage.store.root.glob("backups/demo/clusters/*/objects/*/*"))
+    path = max(stage.store.root.glob(f"backups/demo/clusters/{_CLUSTER}/objects/*/*"))
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         byte = file.read(1)[0]
