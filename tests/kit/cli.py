@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backstay.cli.main import main
+from kit import documented
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,14 @@ class Done:
     code: int
     out: str
     err: str
+    words: tuple[str, ...] = ()
 
     @property
     def json(self):
-        """The one document on standard output."""
-        return json.loads(self.out)
+        """The one document on standard output, which is as docs/json.md says."""
+        document = json.loads(self.out)
+        documented.hold(self.words, document)
+        return document
 
 
 @dataclass
@@ -41,7 +45,7 @@ class Cli:
             contextlib.redirect_stderr(err),
         ):
             code = main([str(word) for word in words])
-        done = Done(code, out.getvalue(), err.getvalue())
+        done = Done(code, out.getvalue(), err.getvalue(), tuple(map(str, words)))
         assert expect is None or code == expect, done
         # Nothing that a user sees is a traceback, or a defect that was caught at the last stop.
         assert "Traceback" not in done.err, done.err

@@ -53,12 +53,11 @@ def etcd(
     stored and read back, and held against its members; the backup exists when all that is done.
     """
     from backstay.cli.members import budget
-    from backstay.cli.verdicts import exit_code, tell_checks
+    from backstay.cli.verdicts import tell_backup
     from backstay.client.etcd import Etcd
     from backstay.clock import SystemClock
     from backstay.flows.backup import NAME, Options, Part, backup
     from backstay.kinds.etcd import EtcdSource, MemberPoller
-    from backstay.repo.document import plain
     from backstay.repo.name import check_cluster
     from backstay.repo.sealing import Sealing
 
@@ -80,10 +79,4 @@ def etcd(
         poller = MemberPoller.of(client, budget(more), clock)
         part = Part(NAME, EtcdSource(client), poller)
         manifest = backup([part], repository, wanted, clock=clock, report=report)
-    session.close()
-    if session.json:
-        session.answer(plain(manifest))
-    else:
-        session.tell(f"{manifest.id}: revision {manifest.revision}, {manifest.total_keys} keys")
-        tell_checks(session, manifest.checks)
-    return exit_code(manifest.checks)
+    return tell_backup(session, manifest)

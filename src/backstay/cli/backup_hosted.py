@@ -79,11 +79,9 @@ def hosted(
         if dry_run:
             return _look(session, api, name, namespace, more)
         manifest = _make(session, api, name, namespace, more)
-    from backstay.cli.verdicts import exit_code
+    from backstay.cli.verdicts import tell_backup
 
-    session.close()
-    _tell(session, manifest)
-    return exit_code(manifest.checks)
+    return tell_backup(session, manifest, _quiet(manifest))
 
 
 def _check(more: dict[str, Any]) -> None:
@@ -122,20 +120,13 @@ def _make(
     return backup_hosted(api, found, places, wanted, clock=SystemClock(), report=session.report())
 
 
-def _tell(session: Session, manifest: "Manifest") -> None:
-    from backstay.cli.verdicts import tell_checks
-    from backstay.repo.document import plain
-
-    if session.json:
-        session.answer(plain(manifest))
-        return
-    session.tell(f"{manifest.id}: revision {manifest.revision}, {manifest.total_keys} keys")
+def _quiet(manifest: "Manifest") -> str:
+    """Say whether nothing wrote meanwhile; nothing where that was not asked for."""
     hosted = manifest.hosted
-    if hosted is not None and hosted.quiesced is not None:
-        word = "quiesced" if hosted.quiesced else "NOT quiesced"
-        down = f", the API was down for {hosted.api_downtime:.1f} s" if hosted.api_downtime else ""
-        session.tell(f"{word}{down}")
-    tell_checks(session, manifest.checks)
+    if hosted is None or hosted.quiesced is None:
+        return ""
+    down = f", the API was down for {hosted.api_downtime:.1f} s" if hosted.api_downtime else ""
+    return f"{'quiesced' if hosted.quiesced else 'NOT quiesced'}{down}"
 
 
 def _look(session: Session, api: "Api", name: str, namespace: str, more: dict[str, Any]) -> int:

@@ -8,7 +8,6 @@ import click
 from click.core import ParameterSource
 
 from backstay.cli import options
-from backstay.cli.complete import clusters
 from backstay.cli.connect import (
     StoreOptions,
     check_keys_repo,
@@ -16,11 +15,11 @@ from backstay.cli.connect import (
     open_repository,
     spool_directory,
 )
-from backstay.cli.guarding import Asking, guarding
+from backstay.cli.guarding import Asking, control_plane_host, guarding
 from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
-from backstay.cli.values import FilePath, Rate
+from backstay.cli.values import Rate
 from backstay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,29 +33,7 @@ if TYPE_CHECKING:
 @options.keys_store
 @options.recipients
 @options.keys_recipients
-@click.option(
-    "--output-dir",
-    type=FilePath(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Leave snapshot and tar there, as cluster-backup.sh does: not encrypted, keys and all.",
-)
-@click.option(
-    "--host-root",
-    type=FilePath(file_okay=False, path_type=Path),
-    default="/",
-    show_default=True,
-    metavar="DIR",
-    help="Where the root of the control plane host is mounted.",
-)
-@click.option(
-    "--cluster", default="", shell_complete=clusters, help="Its name, if not the infrastructure's."
-)
-@click.option(
-    "--endpoints",
-    default="",
-    metavar="URLS",
-    help="Client URLs of etcd, if not those that the host names.",
-)
+@control_plane_host
 @click.option("--force", is_flag=True, help="Skip the rules that refuse; names tell of it.")
 @click.option(
     "--limit-rate",
@@ -146,11 +123,10 @@ def _check(ctx: click.Context, output_dir: Path | None, more: dict[str, Any]) ->
 
 def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any]) -> int:
     from backstay.cli.members import budget
-    from backstay.cli.verdicts import exit_code, tell_checks
+    from backstay.cli.verdicts import tell_backup
     from backstay.clock import SystemClock
     from backstay.flows.places import Places
     from backstay.kinds.okd.backup import Options, backup_okd
-    from backstay.repo.document import plain
     from backstay.repo.sealing import Sealing
 
     wanted = Options(
@@ -180,13 +156,7 @@ def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any])
         report=session.report(),
     )
     asking.finish()
-    session.close()
-    if session.json:
-        session.answer(plain(manifest))
-    else:
-        session.tell(f"{manifest.id}: revision {manifest.revision}, {manifest.total_keys} keys")
-        tell_checks(session, manifest.checks)
-    return exit_code(manifest.checks)
+    return tell_backup(session, manifest)
 
 
 def _idle(session: Session, standing: "Standing") -> int:

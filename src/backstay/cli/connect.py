@@ -156,6 +156,17 @@ def is_file(subject: str) -> bool:
         return False
 
 
+def no_identity(what: str) -> SealError:
+    """Make the error that says that an identity is needed.
+
+    Args:
+        what: can't be opened without it.
+    """
+    return SealError(
+        f"{what} are encrypted", "give the identity file with --identity or BACKSTAY_IDENTITY"
+    )
+
+
 def subject_of(
     subject: str, options: dict[str, Any], *, need_identity: bool = True
 ) -> "FileSubject | BackupSubject":
@@ -186,11 +197,8 @@ def subject_of(
     repository = open_repository(StoreOptions.of(options), options.get("recipient", ()))
     entry = repository.find(subject)
     identities = read_identities(options.get("identity"))
-    if need_identity and repository.config.recipients and identities is None:
-        raise SealError(
-            f"the backups in {repository.store.url} are encrypted",
-            "give the identity file with --identity or BACKSTAY_IDENTITY",
-        )
+    if identities is None and need_identity and repository.config.recipients:
+        raise no_identity(f"the backups in {repository.store.url}")
     spool = spool_directory(options.get("spool_dir"))
     found = BackupSubject(repository, entry, subject, identities, spool, chosen)
     found.check_chosen()

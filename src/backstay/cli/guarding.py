@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, spool_directory, store_access
 from backstay.cli.options import F
 from backstay.cli.values import Duration, FilePath
@@ -20,6 +21,39 @@ if TYPE_CHECKING:
     from backstay.kinds.okd.host import Host
     from backstay.repo.catalogue import Repository
     from backstay.report import Check, Report
+
+
+def control_plane_host(function: F) -> F:
+    """Say which host it is, and where what is taken there goes."""
+    return options.compose(
+        click.option(
+            "--output-dir",
+            type=FilePath(file_okay=False, path_type=Path),
+            metavar="DIR",
+            help="Leave snapshot and tar there, as cluster-backup.sh does: not encrypted, keys and"
+            " all.",
+        ),
+        click.option(
+            "--host-root",
+            type=FilePath(file_okay=False, path_type=Path),
+            default="/",
+            show_default=True,
+            metavar="DIR",
+            help="Where the root of the control plane host is mounted.",
+        ),
+        click.option(
+            "--cluster",
+            default="",
+            shell_complete=clusters,
+            help="Its name, if not the infrastructure's.",
+        ),
+        click.option(
+            "--endpoints",
+            default="",
+            metavar="URLS",
+            help="Client URLs of etcd, if not those that the host names.",
+        ),
+    )(function)
 
 
 def guarding(function: F) -> F:

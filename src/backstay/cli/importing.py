@@ -64,8 +64,7 @@ def command(
 
     session = ctx.ensure_object(Session)
     if not more["repo"] and not dry_run:
-        param = next(param for param in ctx.command.params if param.name == "repo")
-        raise click.MissingParameter(ctx=ctx, param=param)
+        raise options.no_repository(ctx)
     if cluster:
         check_cluster(cluster)
     importer = _importer(session, directory, cluster, more, dry_run=dry_run)

@@ -39,8 +39,7 @@ def command(
     """List the backups of a repository, oldest first."""
     session = ctx.ensure_object(Session)
     if not store["repo"] and staging in {None, _BESIDE}:
-        param = next(param for param in ctx.command.params if param.name == "repo")
-        raise click.MissingParameter(ctx=ctx, param=param)
+        raise options.no_repository(ctx)
     if staging is None:
         _list_backups(session, cluster, recipient, store)
     else:

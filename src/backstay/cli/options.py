@@ -110,6 +110,12 @@ def store_optional(function: F) -> F:
     return store_where("where an ID is given")(function)
 
 
+def no_repository(ctx: click.Context) -> click.MissingParameter:
+    """Make the error that says that here a repository is needed."""
+    param = next(param for param in ctx.command.params if param.name == "repo")
+    return click.MissingParameter(ctx=ctx, param=param)
+
+
 def keys_store(function: F) -> F:
     """Say where the repository for keys is; it is reached as the other is."""
     return click.option(

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
-from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_keys_repository, open_repository
-from backstay.cli.guarding import Asking, guarding
+from backstay.cli.guarding import Asking, control_plane_host, guarding
 from backstay.cli.preflight_hosted import finish
 from backstay.cli.session import Session
-from backstay.cli.values import FilePath, Size
+from backstay.cli.values import Size
 
 if TYPE_CHECKING:
     from backstay.kinds.okd.preflight import Found
@@ -24,22 +23,7 @@ if TYPE_CHECKING:
 @options.keys_store
 @options.recipients
 @options.keys_recipients
-@click.option(
-    "--output-dir",
-    type=FilePath(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Where both files would be left; without it they go to repositories.",
-)
-@click.option(
-    "--host-root",
-    type=FilePath(file_okay=False, path_type=Path),
-    default="/",
-    show_default=True,
-    metavar="DIR",
-    help="Where the root of the control plane host is mounted.",
-)
-@click.option("--cluster", shell_complete=clusters, default="", help="Taken as `backup` takes it.")
-@click.option("--endpoints", default="", metavar="URLS", help="Taken as `backup` takes them.")
+@control_plane_host
 @guarding
 @options.spool
 @click.option("--quota", type=Size(), help="The members' quota; before 3.6 they don't tell it.")

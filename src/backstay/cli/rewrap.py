@@ -7,13 +7,14 @@ import click
 from backstay.cli import complete, options
 from backstay.cli.connect import (
     StoreOptions,
+    no_identity,
     open_repository,
     read_identities,
     spool_directory,
 )
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
-from backstay.errors import BackstayError, SealError, UsageError
+from backstay.errors import BackstayError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,10 +65,7 @@ def command(
     check_sealed(repository)
     identities = read_identities(identity)
     if identities is None:
-        raise SealError(
-            f"the backups in {repository.store.url} are encrypted",
-            "give the identity file with --identity or BACKSTAY_IDENTITY",
-        )
+        raise no_identity(f"the backups in {repository.store.url}")
     wanted = Options(
         identities=identities,
         spool_dir=spool_directory(spool_dir),

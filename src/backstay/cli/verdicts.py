@@ -1,11 +1,14 @@
 """What verdicts mean for the exit code, and for the reader."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from backstay.cli.session import Session
 from backstay.errors import CheckFailedError, NotVerifiedError
 from backstay.report import Check, Verdict
+
+if TYPE_CHECKING:
+    from backstay.repo.manifest import Manifest
 
 
 class Judged(Protocol):
@@ -40,6 +43,27 @@ def tell_checks(session: Session, checks: Sequence[Judged], *, good: str = "veri
         named = [check.name for check in checks if check.verdict is verdict]
         if named:
             session.tell(f"{words}: {', '.join(named)}")
+
+
+def tell_backup(session: Session, manifest: "Manifest", more: str = "") -> int:
+    """Say what a backup came to, as all kinds of backup do; give the exit code.
+
+    Args:
+        session: how the program talks.
+        manifest: as it was published.
+        more: a line for people; empty where there is nothing more to say.
+    """
+    from backstay.repo.document import plain
+
+    session.close()
+    if session.json:
+        session.answer(plain(manifest))
+    else:
+        session.tell(f"{manifest.id}: revision {manifest.revision}, {manifest.total_keys} keys")
+        if more:
+            session.tell(more)
+        tell_checks(session, manifest.checks)
+    return exit_code(manifest.checks)
 
 
 def answer_checks(checks: Sequence[Check], **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from backstay.cli.complete import subjects
 from backstay.cli.connect import is_file, open_keys_repository, subject_of
 from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
-from backstay.errors import SealError, UsageError
+from backstay.errors import UsageError
 
 if TYPE_CHECKING:
     from backstay.flows.fetch import BackupSubject, FileSubject
@@ -136,7 +136,7 @@ def _saved(
     A repository for keys that only a variable or the settings name is used where there is
     something to try, and an identity to open it with: who wants to know less is not stopped.
     """
-    from backstay.cli.connect import read_identities
+    from backstay.cli.connect import no_identity, read_identities
     from backstay.flows.fetch import BackupSubject
     from backstay.flows.keymatch import FileKeys
     from backstay.flows.keyring import BackupKeys
@@ -147,10 +147,7 @@ def _saved(
 
     identities = read_identities(more["identity"]) if more["keys_repo"] else None
     if named and identities is None:
-        raise SealError(
-            "saved keys are encrypted",
-            "give the identity file with --identity or BACKSTAY_IDENTITY",
-        )
+        raise no_identity("saved keys")
     if identities is None:
         return None
     keys: BackupKeys | FileKeys
