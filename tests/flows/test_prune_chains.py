@@ -22,7 +22,7 @@ from kit.shelf import CLOCK, Shelf
 
 LINEAGE, OTHER = "a" * 16, "b" * 16
 DAY = timedelta(days=1)
-STEPS = [pytest.param(4, id="some"), pytest.param(1, id="all", marks=pytest.mark.soak)]
+STEPS = [pytest.param(13, id="some"), pytest.param(1, id="all", marks=pytest.mark.soak)]
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def shelf(tmp_path):
 
 
 def record(shelf, begin, end, days, lineage=LINEAGE, cluster="prod"):
-    """Put away a delta that is some days old; nothing is in it but a time."""
+    """Put away a delta of deletes that is some days old."""
     writer = DeltaWriter(Origin(cluster, lineage, "w"), Position(begin))
     writer.mark(begin - 1, begin * 1000)
-    # A history of empty changes takes no room; names say what it covers.
     for main in range(begin, end):
         writer.delete(main, 0, b"k")
+    writer.mark(end - 1, end * 1000)
     stored = put_delta(shelf.repository, writer.finish())
     age(shelf, stored.path, days)
     return stored
@@ -243,8 +243,13 @@ def test_promise_7_whatever_the_store_does_at_any_step(tmp_path, fault, step):
             prune(shelf, Policy(last=1), FaultyStore(shelf.repository.store, {number: fault}))
         except BackstayError:
             assert there(shelf) == paths(deltas)
-        whole(shelf, deltas[3:])
-        finished(shelf, deltas)
+        assert set(paths(deltas[3:])) <= set(there(shelf))
+        if fault is not Fault.SHORT:  # rolls that a list does not show are not found
+            whole(shelf, deltas[3:])
+            finished(shelf, deltas)
+        else:
+            prune(shelf, Policy(last=1))
+            assert there(shelf) == paths(deltas[3:])
 
 
 @pytest.mark.parametrize("step", STEPS)
