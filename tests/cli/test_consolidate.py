@@ -1,6 +1,7 @@
 """`consolidate`: a full backup from an old one and what a real watch saw, in a real repository."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -300,3 +301,64 @@ def test_a_damaged_delta_is_told_and_nothing_is_listed(cli, filed):
 
 def test_a_cluster_without_backups_is_told(cli, identity):
     assert "has no good backup of prod" in consolidate(cli, expect=1).err
+
+
+def aged(cli, days):
+    """Let everything in the repository be older."""
+    for path in Path(cli.variables["BACKSTAY_REPO"].removeprefix("file://")).rglob("*"):
+        then = path.stat().st_mtime - 86400 * days
+        os.utime(path, (then, then))
+
+
+def restorable(cli, story, backup):
+    """The revisions that can be had from a backup on, each with its HashKV."""
+    found = {}
+    for revision in range(story.first, story.head + 1):
+        words = ("export", backup, "--to-revision", str(revision), "-o", "point.db", "--json")
+        done = cli(*words, expect=None)
+        if not done.code:
+            said = story.hashes[revision]
+            compacted = ("--compact-revision", str(said.compact_revision))
+            found[revision] = cli("hashkv", "point.db", *compacted, "--json").json["hash"]
+            (cli.folder / "point.db").unlink()
+    return found
+
+
+def test_promise_7_what_could_be_restored_from_what_stays_still_can(cli, filed):
+    first, head = filed.first, filed.head
+    for begin in range(first, head, 3):
+        filed.record(begin, begin + 2)
+    made = consolidate(cli, "--to-revision", str(first + 5)).json["manifest"]
+    aged(cli, 3)
+    before = restorable(cli, filed, made["id"])
+    truth = {revision: said.hash for revision, said in filed.hashes.items()}
+    assert {revision for revision in before if revision > first + 4} == set(
+        range(first + 5, head + 1)
+    )
+    plan = cli("prune", "--keep-last", "1")
+    assert f"ends before {made['id']}" in plan.out
+    assert "1 deltas would be removed" in plan.err
+    done = cli("prune", "--keep-last", "1", "--yes", "--json").json
+    assert [one["fate"] for one in done["backups"]] == ["removed", None]
+    assert done["recorded_removed"]["deltas"] == 1
+    assert done["policy"]["keep_recorded"] is None
+    [gone, _, *_] = done["recorded"]
+    assert (gone["first_revision"], gone["last_revision"], gone["keep"]) == (
+        first,
+        first + 2,
+        False,
+    )
+    assert filed.listed() == [made["id"]]
+    after = restorable(cli, filed, "prod/latest")
+    assert after == before
+    assert {revision: truth[revision] for revision in after} == after
+
+
+def test_a_time_to_keep_is_taken_in_hours_days_and_weeks(cli, filed):
+    filed.record(filed.first, filed.head)
+    for text, seconds in (("36h", 129600), ("30d", 2592000), ("8w", 4838400)):
+        done = cli("prune", "--keep-last", "1", "--keep-recorded", text, "--json").json
+        assert done["policy"]["keep_recorded"] == seconds
+    for text in ("30", "1h30m", "-1d", "1y", ""):
+        words = ("prune", "--keep-last", "1", "--keep-recorded", text)
+        assert "is no stretch of time" in cli(*words, expect=2).err

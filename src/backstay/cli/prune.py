@@ -1,5 +1,6 @@
 """`backstay prune`: say which backups to keep, see why, and remove the others."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,7 @@ from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_keys_repository, open_repository
 from backstay.cli.measured import metrics_file
 from backstay.cli.session import Session
+from backstay.cli.values import Age
 from backstay.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ _MANY_LINEAGES = 3
 @click.option("--keep-weekly", type=_MANY, default=0, metavar="N", help="Keep one of N weeks.")
 @click.option("--keep-monthly", type=_MANY, default=0, metavar="N", help="Keep one of N months.")
 @click.option("--keep-yearly", type=_MANY, default=0, metavar="N", help="Keep one of N years.")
+@click.option(
+    "--keep-recorded",
+    type=Age(),
+    metavar="30d",
+    help="Keep what was recorded in that time: 36h, 30d, 8w, and what leads to it from a backup."
+    "  [default: all since the oldest backup of its lineage]",
+)
 @click.option("--keep-none", is_flag=True, help="Keep nothing but what is never removed.")
 @click.option(
     "--across-lineages",
@@ -47,6 +56,7 @@ def command(
     /,
     *,
     cluster: str | None,
+    keep_recorded: timedelta | None,
     keep_none: bool,
     across_lineages: bool,
     yes: bool,
@@ -58,7 +68,8 @@ def command(
     Of each cluster, and of each lineage in it, those are kept that a rule asks for.  Never removed
     are the newest verified backup of a lineage, what is pinned or locked, what one that is kept
     needs, and what is younger than 24 hours.  Without --yes the plan is printed.  With --keys-repo
-    the keyring of a removed backup goes, too.
+    the keyring of a removed backup goes, too.  Recorded changes go where no backup that is kept
+    leads on to them.
     """
     from backstay.cli.pin import whoever
     from backstay.clock import SystemClock
@@ -73,7 +84,7 @@ def command(
         raise UsageError("--keep-none and another --keep were given", "give one of them")
     prune = Prune(
         open_repository(StoreOptions.of(more), recipient),
-        Options(policy=policy, cluster=cluster, by=whoever()),
+        Options(policy=policy, cluster=cluster, by=whoever(), recorded=keep_recorded),
         open_keys_repository(more) if more["keys_repo"] else None,
         SystemClock(),
         session.report(),
@@ -84,7 +95,11 @@ def command(
     pruned = prune.execute(plan) if yes else Pruned()
     session.close()
     if session.json:
-        session.answer(_document(plan, pruned, policy, executed=yes))
+        document = _document(plan, pruned, policy, executed=yes)
+        document["policy"]["keep_recorded"] = (
+            None if keep_recorded is None else keep_recorded.total_seconds()
+        )
+        session.answer(document)
     else:
         _tell(session, plan, pruned, policy, executed=yes)
     if pruned.failed:
@@ -115,6 +130,42 @@ def _show(session: Session, plan: "Plan") -> None:
         for one in plan.decisions
     ]
     session.print(columns(rows))
+    if plan.recorded:
+        session.print("")
+        session.print(columns(_recorded(plan)))
+
+
+def _recorded(plan: "Plan") -> list[tuple[str, ...]]:
+    """Make a row of each range of what is recorded."""
+    from backstay.cli.values import show_size
+
+    rows: list[tuple[str, ...]] = [("RECORDED", "REVISIONS", "DELTAS", "SIZE", "PLAN", "WHY")]
+    for one in plan.recorded:
+        first, last = one.revisions
+        rows.append(
+            (
+                f"{one.cluster} {one.lineage[:8]}",
+                f"{first}-{last}",
+                str(one.deltas),
+                show_size(one.stored_size),
+                "keep" if one.keep else "remove",
+                "; ".join(one.reasons),
+            )
+        )
+    return rows
+
+
+def _tell_recorded(session: Session, plan: "Plan", pruned: "Pruned", *, executed: bool) -> None:
+    from backstay.cli.values import show_size
+
+    going = [one for one in plan.recorded if not one.keep]
+    if executed and pruned.recorded.deltas:
+        size = show_size(pruned.recorded.size)
+        session.tell(f"removed {pruned.recorded.deltas} deltas ({size})")
+    elif not executed and going:
+        number = sum(one.deltas for one in going)
+        size = show_size(sum(one.stored_size for one in going))
+        session.tell(f"{number} deltas would be removed ({size})")
 
 
 def _tell(
@@ -126,6 +177,7 @@ def _tell(
 
     for bad in plan.unreadable:
         session.complain(f"nothing of {bad.cluster} is removed: {bad.reason}", do=bad.do)
+    _tell_recorded(session, plan, pruned, executed=executed)
     of_all = f"of {len(plan.decisions)} backups"
     if not executed:
         going = len(plan.removed)
@@ -142,6 +194,7 @@ def _tell(
     for name in pruned.finished:
         session.tell(f"finished what had been begun: {name}")
     failed = sum(one.fate is Fate.FAILED for one in pruned.outcomes)
+    failed += len(pruned.recorded.troubles)
     if failed:
         session.tell(f"FAILED: {failed}; run it again when the store answers")
     if pruned.keys_left:
@@ -184,6 +237,22 @@ def _document(
             }
             for one in plan.decisions
         ],
+        "recorded": [
+            {
+                "cluster": one.cluster,
+                "lineage": one.lineage,
+                "first_revision": one.revisions[0],
+                "last_revision": one.revisions[1],
+                "first_time": one.first,
+                "last_time": one.last,
+                "deltas": one.deltas,
+                "stored_size": one.stored_size,
+                "keep": one.keep,
+                "reasons": list(one.reasons),
+            }
+            for one in plan.recorded
+        ],
+        "recorded_removed": {"deltas": pruned.recorded.deltas, "bytes": pruned.recorded.size},
         "unreadable": [{"path": bad.path, "reason": bad.reason} for bad in plan.unreadable],
         "finished": list(pruned.finished),
         "keys_left": list(pruned.keys_left),

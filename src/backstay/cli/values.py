@@ -1,7 +1,7 @@
 """Durations, sizes and names as people write them, and as they are shown."""
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -9,6 +9,8 @@ import click
 #: What is longer is a slip, and more milliseconds than the system can count.
 MAX_DURATION = 24 * 24 * 3600.0
 _DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+(?:\.[0-9]+)?)s)?(?:([0-9]+)ms)?")
+_AGE = re.compile(r"([0-9]{1,5})([hdw])")
+_AGES = {"h": "hours", "d": "days", "w": "weeks"}
 _SIZE = re.compile(r"([0-9]{1,20})\s*([KMGT]i?B|B)?")
 _ADDRESS = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9_.-]*)):([0-9]{1,5})")
 _UNITS = {"": 1, "B": 1}
@@ -112,6 +114,23 @@ class Duration(click.ParamType[float]):
             return parse_duration(str(value))
         except ValueError:
             self.fail(f"{value!r} is no duration: write 10s or 1h30m", param, ctx)
+
+
+class Age(click.ParamType[timedelta]):
+    """A stretch of hours, days or weeks."""
+
+    name = "age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Take a number with its unit."""
+        if isinstance(value, timedelta):
+            return value
+        found = _AGE.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no stretch of time: write 36h, 30d or 8w", param, ctx)
+        return timedelta(**{_AGES[found[2]]: int(found[1])})
 
 
 class Size(click.ParamType[int]):

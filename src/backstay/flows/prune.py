@@ -10,17 +10,19 @@ by the next.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from backstay.clock import Clock
 from backstay.errors import BackstayError, NotFoundError, RefusedError, StoreError
+from backstay.flows.chains import Chains, Removed, Situation
 from backstay.repo import keyring as keyrings
 from backstay.repo import removal
 from backstay.repo.catalogue import SAFE_AGE, Entry, Listed, Repository, Unreadable
+from backstay.repo.chain import Range
 from backstay.repo.config import Role
 from backstay.repo.keyring import Saved
 from backstay.repo.manifest import KeyringEntry, Manifest
@@ -44,11 +46,14 @@ class Options:
         policy: how many to keep.
         cluster: the one cluster that is meant; None is all.
         by: who is at work, as `root@host`.
+        recorded: for how long what was recorded is kept; None: from the oldest backup of its
+            lineage on.
     """
 
     policy: Policy
     cluster: str | None = None
     by: str
+    recorded: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +65,14 @@ class Plan:
         decisions: on each backup, oldest first.
         unreadable: manifests that can't be read: nothing of their clusters is touched.
         sizes: bytes that each backup takes in the store, by its ID.
+        recorded: on what is recorded, by ranges.
     """
 
     now: datetime
     decisions: tuple[Decision, ...]
     unreadable: tuple[Unreadable, ...]
     sizes: dict[str, int]
+    recorded: tuple[Range, ...] = ()
 
     @property
     def removed(self) -> tuple[Decision, ...]:
@@ -119,12 +126,14 @@ class Pruned:
         finished: IDs of backups that an earlier run had begun to remove, and that are gone now.
         keys_left: IDs of removed backups whose keyrings are still there.
         troubles: what else failed, one line each.
+        recorded: what has gone of what was recorded.
     """
 
     outcomes: tuple[Outcome, ...] = ()
     finished: tuple[str, ...] = ()
     keys_left: tuple[str, ...] = ()
     troubles: tuple[str, ...] = ()
+    recorded: Removed = field(default_factory=Removed)
 
     @property
     def failed(self) -> bool:
@@ -151,6 +160,12 @@ class Prune:
     report: Report
     _read: dict[Listed, Entry | Unreadable] = field(default_factory=dict)
     _locked: dict[str, datetime] = field(default_factory=dict)
+    _chains: Chains = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look at what is recorded of the same clusters."""
+        chosen = self.options
+        self._chains = Chains(self.repository, chosen.cluster, chosen.recorded, self.report)
 
     def plan(self) -> Plan:
         """Decide what stays and what goes; nothing is removed.
@@ -164,19 +179,22 @@ class Prune:
         # In this order: what comes while it is listed is younger than nothing.
         now = self.repository.store.now()
         found = [one for cluster in self._clusters() for one in self._look(cluster)]
-        if self.options.cluster is not None and not found:
+        decisions = self._decide(found, now)
+        self._ask_locks([one.fact.id for one in decisions if not one.keep], found)
+        decisions = self._decide(found, now)
+        staying = {one.fact.id for one in decisions if one.keep}
+        recorded = self._chains.plan(_situation(found, now, staying))
+        if self.options.cluster is not None and not found and not recorded:
             raise NotFoundError(
                 f"{self.repository.store.url} has no backup of {self.options.cluster}",
                 "see `backstay list`",
             )
-        decisions = self._decide(found, now)
-        self._ask_locks([one.fact.id for one in decisions if not one.keep], found)
-        decisions = self._decide(found, now)
         return Plan(
             now=now,
             decisions=tuple(sorted(decisions, key=_order)),
             unreadable=tuple(one for one in found if isinstance(one, Unreadable)),
             sizes={one.manifest.id: one.manifest.stored_size for one in _entries(found)},
+            recorded=recorded,
         )
 
     def execute(self, plan: Plan) -> Pruned:
@@ -193,8 +211,26 @@ class Prune:
                 outcomes.append(outcome)
                 keys_left += [outcome.id] if outcome.keys_left else []
                 advance(1)
+        recorded = self._remove_recorded(plan)
         self._sweep()
-        return Pruned(tuple(outcomes), tuple(finished), tuple(keys_left), tuple(troubles))
+        return Pruned(
+            tuple(outcomes),
+            tuple(finished),
+            tuple(keys_left),
+            (*troubles, *recorded.troubles),
+            recorded,
+        )
+
+    def _remove_recorded(self, plan: Plan) -> Removed:
+        """Remove what is recorded and leads on from no backup that is there now."""
+        if all(one.keep for one in plan.recorded):
+            return Removed()
+        try:
+            found = [one for cluster in self._clusters() for one in self._look(cluster)]
+        except BackstayError as error:
+            self.report.warn(f"nothing recorded was removed: {error}")
+            return Removed(troubles=(f"nothing recorded was removed: {error}",))
+        return self._chains.remove(_situation(found, plan.now))
 
     def _check_places(self) -> None:
         config, url = self.repository.config, self.repository.store.url
@@ -392,6 +428,15 @@ class Prune:
                 keyrings.sweep(self.keys)
         except BackstayError as error:
             self.report.warn(f"what dead runs left could not be swept: {error}")
+
+
+def _situation(
+    found: Sequence[Entry | Unreadable], now: datetime, staying: Collection[str] | None = None
+) -> Situation:
+    """Say which backups stay; all that are there where that is not said."""
+    entries = [one for one in _entries(found) if staying is None or one.manifest.id in staying]
+    unreadable = {one.cluster: one.reason for one in found if isinstance(one, Unreadable)}
+    return Situation(entries, unreadable, now)
 
 
 def _entries(found: Iterable[Entry | Unreadable]) -> list[Entry]:

@@ -9,10 +9,11 @@ Whoever deletes one deletes the rolls that name it first (see `roll`).
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from backstay.errors import DamagedError
+from backstay.errors import DamagedError, UsageError
 from backstay.mvcc.delta import MAX_REVISIONS, Delta, Position
 from backstay.mvcc.deltawriter import Written
 from backstay.repo.catalogue import Repository
@@ -26,6 +27,7 @@ from backstay.repo.deltaname import (
     position,
 )
 from backstay.repo.identity import Identities
+from backstay.repo.name import check_cluster
 from backstay.repo.sealing import Sealing, seal, unseal_unlisted
 from backstay.repo.store import ObjectInfo, Writer
 
@@ -119,6 +121,20 @@ def list_from(
         found = _stored(info, cluster)
         if found is not None:
             yield found
+
+
+def list_all(repository: Repository, cluster: str | None = None) -> Iterator[StoredDelta]:
+    """List all deltas of a cluster, or of all clusters; one LIST for a thousand.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    prefix = "deltas/" if cluster is None else deltas_of(cluster)
+    for info in repository.store.list(prefix):
+        with suppress(UsageError):
+            found = _stored(info, check_cluster(info.path.split("/")[1]))
+            if found is not None and info.path.startswith(deltas_of(found.cluster, found.lineage)):
+                yield found
 
 
 def _stored(info: ObjectInfo, cluster: str) -> StoredDelta | None:

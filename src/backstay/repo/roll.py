@@ -13,7 +13,7 @@ delta deletes the rolls that name it first. Source: docs/formats.md.
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from backstay import __version__
-from backstay.errors import FormatError
+from backstay.errors import FormatError, NotFoundError
 from backstay.mvcc.delta import Position
 from backstay.repo.catalogue import Repository
 from backstay.repo.delta import StoredDelta, list_from
@@ -225,18 +225,83 @@ def _fresh(
             yield stored
 
 
-def _write(repository: Repository, run: list[StoredDelta]) -> None:
-    first = run[0]
+def take_out(
+    repository: Repository,
+    cluster: str,
+    lineage: str,
+    going: Sequence[StoredDelta],
+    staying: Sequence[StoredDelta],
+) -> None:
+    """Delete the rolls that name deltas which are about to go.
+
+    What else such a roll names gets a roll of its own first: later rolls begin after the last.
+
+    Args:
+        repository: where they lie.
+        cluster: whose.
+        lineage: of which life.
+        going: the deltas that are about to go, at least one.
+        staying: all others of the lineage, in the order of where they begin.
+
+    Raises:
+        FormatError: a roll can't be read, so what it names is not known.
+        StoreError: the store refuses.
+    """
+    store = repository.store
+    gone = {_last(delta.path) for delta in going}
+    reach = max(delta.end for delta in going)
+    paths = [info.path for info in store.list(rolls_of(cluster, lineage))]
+    for path in paths:
+        name = _NAME.fullmatch(_last(path))
+        if name is None or Position(int(name[1], 16), int(name[2], 16)) > reach:
+            continue
+        try:
+            named = {name for name, _ in read_roll(repository, path).deltas}
+        except NotFoundError:  # another prune was faster
+            continue
+        if named & gone:
+            for run in _runs(delta for delta in staying if _last(delta.path) in named):
+                # One that was killed may have written it before.
+                if not any(_last(other).startswith(_figures(run)) for other in paths):
+                    _write(repository, run)
+            store.delete(path)
+
+
+def _runs(deltas: Iterable[StoredDelta]) -> Iterator[list[StoredDelta]]:
+    """Split deltas where there is a hole between them."""
+    run: list[StoredDelta] = []
+    reach = Position(0)
+    for stored in deltas:
+        if run and stored.begin > reach:
+            yield run
+            run = []
+        run.append(stored)
+        reach = max(reach, stored.end)
+    if run:
+        yield run
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _figures(run: Sequence[StoredDelta]) -> str:
+    """What the name of a roll says of a run of deltas without a hole."""
     (whole,) = join(stretch_of(stored) for stored in run)
+    return (
+        f"{position(whole.begin)}-{position(whole.end)}-{whole.first:09x}-{whole.last:09x}"
+        f"-{whole.deltas:x}-{whole.stored_size:x}-"
+    )
+
+
+def _write(repository: Repository, run: Sequence[StoredDelta]) -> None:
+    first = run[0]
     document = Roll(
         cluster=first.cluster,
         lineage=first.lineage,
-        deltas=tuple((stored.path.rpartition("/")[2], stored.stored_size) for stored in run),
+        deltas=tuple((_last(stored.path), stored.stored_size) for stored in run),
     )
-    name = (
-        f"{position(whole.begin)}-{position(whole.end)}-{whole.first:09x}-{whole.last:09x}"
-        f"-{whole.deltas:x}-{whole.stored_size:x}-{secrets.token_hex(4)}.json"
-    )
+    name = f"{_figures(run)}{secrets.token_hex(4)}.json"
     path = f"{rolls_of(first.cluster, first.lineage)}{name}"
     repository.store.put_new(path, encode(document))
 
