@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from backstay.cli import options
+from backstay.cli.complete import clusters
 from backstay.cli.connect import StoreOptions, open_repository
 from backstay.cli.session import Session
 
@@ -17,7 +18,7 @@ _WIDTH = 60
 
 
 @click.command("timeline")
-@click.option("--cluster", help="Only what is of this cluster.")
+@click.option("--cluster", shell_complete=clusters, help="Only what is of this cluster.")
 @options.store
 @options.recipients
 @options.talk

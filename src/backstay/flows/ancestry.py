@@ -74,7 +74,7 @@ def look_back(repository: Repository, cluster: str) -> Past:
     except BackstayError as error:
         return Past(trouble=error.what)
     entries = [entry for entry in found if isinstance(entry, Entry)]
-    good = [entry for entry in entries if not entry.failed]
+    good = [entry for entry in entries if not entry.failed and not _is_bare(entry)]
     verified = [entry for entry in good if entry.verified]
     unread = [entry.reason for entry in found if not isinstance(entry, Entry)]
     return Past(
@@ -82,6 +82,11 @@ def look_back(repository: Repository, cluster: str) -> Past:
         newest(verified) if verified else None,
         "; ".join(unread),
     )
+
+
+def _is_bare(entry: Entry) -> bool:
+    """Whether it was imported: nobody knows the etcd of a bare file, so nothing goes on with it."""
+    return all(set(snapshot.cluster_id) == {"0"} for snapshot in entry.manifest.snapshots)
 
 
 def trace(

@@ -4,6 +4,7 @@ Until the manifest is written nothing of it is a backup (promise 1). A thread se
 stream and reads back what the store has, while the snapshot that came is looked into.
 """
 
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.status import Status
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
-from backstay.repo.lineage import Lineage, Stored
+from backstay.repo.lineage import Lineage, Proof, Stored
 from backstay.repo.manifest import (
     CheckEntry,
     Manifest,
@@ -70,6 +71,8 @@ class Options:
         sealing: how hard to compress.
         taken_at: when the snapshot was taken, where that was before the backup began; aware.
         origin: what it is made from, where no etcd is asked; None: it comes from one.
+        bare: whether it is a file that nobody knows the etcd of: it continues no lineage, and is
+            held against no other backup.
     """
 
     cluster: str
@@ -77,6 +80,7 @@ class Options:
     sealing: Sealing = field(default_factory=Sealing)
     taken_at: datetime | None = None
     origin: Origin | None = None
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +152,7 @@ def backup(
     if not repository.config.recipients:
         report.warn(f"{repository.store.url} is not encrypted: who can read it reads every secret")
     run, began = Run.begin(options.cluster, clock.now()), clock.monotonic()
-    origin = options.origin
-    past = look_back(repository, options.cluster) if origin is None else origin.past
+    past = _past(repository, options)
     if past.trouble:
         report.warn(f"not all that is stored could be looked at: {past.trouble}")
     making = _Making(repository, options, run, past, companion or Alone(), clock, report, began)
@@ -170,6 +173,13 @@ def check_role(repository: Repository) -> None:
             f"{repository.store.url} is a repository for {repository.config.role}",
             "name one that was made with --role data",
         )
+
+
+def _past(repository: Repository, options: Options) -> Past:
+    """Say what a new backup comes after."""
+    if options.bare:
+        return Past()
+    return options.origin.past if options.origin else look_back(repository, options.cluster)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,18 +260,8 @@ class _Making:
             hashkv = hashkv_of(snapshot, found)
             own = self.companion.examine(snapshot)
             index = _raft_index(snapshot) or received.source.raft_applied_index
-            before = self.past.snapshot(part.name)
-            origin = self.options.origin
-            lineage = (
-                origin.lineage
-                if origin
-                else trace(
-                    part.watched or (None if before is None else Stored.of(before)),
-                    snapshot,
-                    received,
-                    raft_index=index,
-                    sound=hashkv is not None,
-                )
+            lineage = self._lineage(
+                part, snapshot, received, raft_index=index, sound=hashkv is not None
             )
             inside = Inside.of(snapshot) if hashkv else Inside()
             own += polling.check(snapshot, received, hashkv, self.clock)
@@ -278,6 +278,7 @@ class _Making:
                 path=kept.entry.path,
             )
             own += compared(self.past, entry, lineage, self.clock)
+        origin = self.options.origin
         came = ask(
             "transfer",
             lambda: (
@@ -288,6 +289,25 @@ class _Making:
             self.clock,
         )
         return _Looked(entry, kept.entry, (came, kept.check, *found.checks, *own))
+
+    def _lineage(
+        self,
+        part: Part,
+        snapshot: Snapshot,
+        received: Received,
+        *,
+        raft_index: int,
+        sound: bool,
+    ) -> Lineage:
+        """Say which lineage a snapshot is of."""
+        if self.options.bare:
+            alone = "a bare file continues no lineage"
+            return Lineage(secrets.token_hex(8), None, Proof.FIRST, alone)
+        if self.options.origin:
+            return self.options.origin.lineage
+        before = self.past.snapshot(part.name)
+        stored = part.watched or (None if before is None else Stored.of(before))
+        return trace(stored, snapshot, received, raft_index=raft_index, sound=sound)
 
     def _manifest(
         self, kind: str, looked: Sequence[_Looked], checks: Sequence[Check], kept: Kept

@@ -240,6 +240,7 @@ class _Taking:
                 spool_dir=options.spool_dir,
                 sealing=options.sealing,
                 taken_at=self.one.taken_at,
+                bare=True,
             ),
             companion=self._companion(kind, stored, partner, importer.repository),
             clock=importer.clock,
