@@ -248,7 +248,8 @@ class _Making:
                 members=polling.entries,
                 path=kept.entry.path,
             )
-            own += compared(self.past, entry, lineage, self.clock)
+            if self.options.taken_at is None:  # else it may be older than what is there
+                own += compared(self.past, entry, lineage, self.clock)
         came = ask(
             "transfer",
             lambda: transfer(found.trailer, sha256=found.sha256, received=received.db_sha256),
