@@ -266,6 +266,25 @@ def test_promise_7_a_prune_that_dies_before_or_after_any_operation(tmp_path, ste
         finished(shelf, deltas)
 
 
+def test_one_that_dies_between_the_new_roll_and_the_old_leaves_nothing_twice(tmp_path):
+    make, deltas = turns(tmp_path)
+    shelf = make()
+
+    class Dying(FaultyStore):
+        def delete(self, path):
+            if path.startswith("rolls/"):
+                raise KilledError
+            super().delete(path)
+
+    with pytest.raises(KilledError):
+        prune(shelf, Policy(last=1), Dying(shelf.repository.store))
+    assert len(list(shelf.repository.store.list("rolls/"))) == 2
+    assert there(shelf) == paths(deltas)
+    # The old backups have gone by now: what is recorded is pruned all the same.
+    finished(shelf, deltas)
+    assert len(list(shelf.repository.store.list("rolls/"))) == 1
+
+
 def test_it_is_the_same_in_a_bucket(tmp_path, monkeypatch):
     from backstay.repo.url import Access, open_store
 
