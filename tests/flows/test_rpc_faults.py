@@ -17,6 +17,11 @@ CLOCK = SystemClock()
 PROOF = {"transfer", "stored", "structure", "content"}
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    monkeypatch.setattr("backstay.client.etcd.HASH_SECONDS", 1.0)
+
+
 def back_up(bench, etcd, case=None):
     """One backup with its members' check; gives what came of it, and what was asked."""
     timeouts = replace(etcd.access.timeouts, stall=0.5, command=0.5, dial=2.0)
