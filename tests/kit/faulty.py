@@ -24,10 +24,16 @@ from kit.etcd import Etcd
 
 Messages = Iterator[pb.SnapshotResponse]
 Fault = Callable[[Messages, threading.Event], Messages]
+#: A call with one answer: its path, what asks the member, and an event as above.
+Call = Callable[[str, Callable[[], bytes], threading.Event], bytes]
 
 
 class CutError(Exception):
     """The fault wants the stream to end with an error."""
+
+
+class CallError(Exception):
+    """The connection is to break at a call."""
 
 
 # Faults. `after` counts the bytes that go through whole messages before the fault.
@@ -140,12 +146,17 @@ def _head(messages: Messages, size: int) -> Messages:
 
 
 @contextmanager
-def faulty(etcd: Etcd, fault: Fault, then: Dialer | None = None) -> Iterator[Dialer]:
-    """Stand between the client and one member; gives the dialer that goes this way."""
+def faulty(
+    etcd: Etcd, fault: Fault, then: Dialer | None = None, calls: Call | None = None
+) -> Iterator[Dialer]:
+    """Stand between the client and one member; gives the dialer that goes this way.
+
+    All other calls than that for a snapshot go through as they are, unless `calls` is given.
+    """
     (real,) = etcd.access.endpoints
     channel = DirectDialer().channel(real, etcd.access)
     pool = ThreadPoolExecutor(8)
-    server = grpc.server(pool, handlers=[_Forwarder(channel, fault)])
+    server = grpc.server(pool, handlers=[_Forwarder(channel, fault, calls or _as_it_is)])
     server_tls = etcd.tls
     credentials = grpc.ssl_server_credentials(
         [(server_tls.server.key, server_tls.server.certificate)]
@@ -180,9 +191,10 @@ class DetourDialer:
 
 
 class _Forwarder(grpc.GenericRpcHandler):
-    def __init__(self, channel: grpc.Channel, fault: Fault) -> None:
+    def __init__(self, channel: grpc.Channel, fault: Fault, calls: Call) -> None:
         self._channel = channel
         self._fault = fault
+        self._calls = calls
 
     def service(self, handler_call_details):
         path = handler_call_details.method
@@ -197,8 +209,16 @@ class _Forwarder(grpc.GenericRpcHandler):
         ask = self._channel.unary_unary(path)
 
         def forward(request, context):
+            ended = threading.Event()
+            context.add_callback(ended.set)
             try:
-                return ask(request, timeout=30, metadata=_passed_on(context))
+                return self._calls(
+                    path,
+                    lambda: ask(request, timeout=30, metadata=_passed_on(context)),
+                    ended,
+                )
+            except CallError as error:
+                context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             except grpc.RpcError as error:
                 context.abort(error.code(), error.details())
 
@@ -221,6 +241,10 @@ class _Forwarder(grpc.GenericRpcHandler):
             context.abort(error.code(), error.details())
         finally:
             call.cancel()
+
+
+def _as_it_is(path, ask, ended):
+    return ask()
 
 
 def _passed_on(context):

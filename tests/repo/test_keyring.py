@@ -544,6 +544,23 @@ def test_promise_1_half_a_keyring_is_swept_when_it_is_old(keys):
     assert young.with_name(young.name.replace(".json", ".zst.age")).exists()
 
 
+class Forgetful(FaultyStore):
+    """A store that lists no headers."""
+
+    def list(self, prefix="", *, after=""):
+        return (
+            info for info in super().list(prefix, after=after) if not info.path.endswith(".json")
+        )
+
+
+def test_a_keyring_is_not_half_written_because_its_header_is_not_listed(keys, identities):
+    entry, backup = kept(keys)
+    for path in files(keys):
+        age(path)
+    assert sweep(Repository(Forgetful(keys.store), keys.config)).paths == ()
+    assert load(keys, find(keys, entry, backup), identities).keys
+
+
 def test_the_sweep_of_backups_leaves_keyrings_alone(keys, identities):
     entry, backup = kept(keys)
     for path in files(keys):

@@ -93,11 +93,15 @@ def members(polls: Sequence[Poll], expected: Expected, source: int) -> Answer:
     found = next((one.agreed for one in reversed(heard.agreed) if one.agreed), None)
     if found is None:
         return unknown("; ".join(["no member can be compared", *heard.lacking(), *away]))
+    # A member that is reached may be one of many.
+    of = f" of {voters} members" if heard.voters else " members, of nobody knows how many"
     told = (
-        f"HashKV {found.hash} at revision {found.revision} on {len(named)} of {voters} members;"
+        f"HashKV {found.hash} at revision {found.revision} on {len(named)}{of};"
         f" none could write for {heard.longest:.2f} s at most"
     )
     lacking = [*heard.lacking()]
+    if not lacking and not heard.voters:
+        lacking = ["no member told who the others are: look whether the user may ask for them"]
     if not lacking and 2 * len(named) <= voters:
         lacking = [
             "that is no majority of them: look whether the others are named, and can be reached"

@@ -412,7 +412,18 @@ def _half(store: Store, cluster: str, before: datetime) -> list[ObjectInfo]:
         return []
     # Listed after the objects: a header that comes meanwhile is seen here.
     whole = {_part(info.path, _HEADER) for info in store.list(_folder(cluster))}
-    return [info for info in sealed if info.modified < before and _sealed(info.path) not in whole]
+    left = [info for info in sealed if info.modified < before and _sealed(info.path) not in whole]
+    # What a list leaves out may be there all the same: without its keys a backup is worth nothing.
+    return [info for info in left if not _is_there(store, _path(cluster, _sealed(info.path)))]
+
+
+def _is_there(store: Store, path: str) -> bool:
+    """Whether a keyring has a header, by its path without an ending."""
+    try:
+        store.stat(f"{path}{_HEADER}")
+    except NotFoundError:
+        return False
+    return True
 
 
 def _sealed(path: str) -> str:
