@@ -48,12 +48,6 @@ def test_the_stored_entry_continues_the_lineage_and_keeps_its_predecessor():
     assert "100" in found.reason
 
 
-def test_an_id_that_no_file_tells_speaks_neither_for_nor_against():
-    assert decide(cluster_id="0").proof is Proof.CONTINUED
-    assert decide(replace(STORED, cluster_id="0")).proof is Proof.CONTINUED
-    assert decide(cluster_id="0", tip="b" * 64).proof is Proof.OTHER
-
-
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -17,8 +17,6 @@ from backstay.repo.manifest import SnapshotEntry, Tip
 
 #: HashKV of a history without any change: all that are empty have it, so it is no proof.
 _HASH_OF_NOTHING = 0x40A4756D
-#: Of what was imported: no file tells the id of its cluster, so it speaks neither for nor against.
-_NO_ID = "0"
 
 
 class Proof(StrEnum):
@@ -153,10 +151,7 @@ def _compare(stored: Stored, shown: Shown) -> tuple[Proof, str]:
 
 def _against(stored: Stored, shown: Shown) -> str:
     """Say what shows that it is another history; empty where nothing does."""
-    if shown.cluster_id != stored.cluster_id and _NO_ID not in {
-        shown.cluster_id,
-        stored.cluster_id,
-    }:
+    if shown.cluster_id != stored.cluster_id:
         return f"its cluster id is {shown.cluster_id}, {stored.cluster_id} is stored"
     for name, now, then in (
         ("revision", shown.revision, stored.revision),
