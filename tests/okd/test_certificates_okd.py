@@ -11,7 +11,7 @@ from backstay.kinds.okd.certificates import dated, host_certificates
 from backstay.kinds.okd.hosttree import HostTree
 from backstay.kinds.okd.static_pods import running
 from kit.certificates import Authority
-from kit.okd_host import NODE
+from kit.okd_host import NODE, PODS, REVISIONS
 
 AUTHORITY = Authority.make()
 BEGIN = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -42,7 +42,10 @@ def names(host):
 
 def test_those_of_the_revisions_that_run_and_those_that_change_without_a_rollout(host):
     known = names(host)
-    assert known == {f"etcd-certs/secrets/etcd-all-certs/etcd-peer-{NODE}.crt"}
+    assert known == {
+        f"etcd-certs/secrets/etcd-all-certs/etcd-peer-{NODE}.crt",
+        *(f"{name}-pod-{REVISIONS[name]}/secrets/client/tls.crt" for name in PODS),
+    }
     host.write(f"{RESOURCES}/kube-apiserver-pod-6/secrets/a/tls.crt", LEAF)
     host.write(f"{RESOURCES}/kube-scheduler-certs/secrets/b/tls.crt", LEAF)
     # Of a revision that does not run, of another name, and somewhere else.
