@@ -158,8 +158,6 @@ class BackupSubject:
     def opened(self, report: Report) -> Iterator[Snapshot]:
         """Fetch, decrypt, unpack and compare with the manifest; then open."""
         stored = self.entry.manifest.object_of(self.snapshot)
-        for reason in self.entry.passed_over:
-            report.warn(f"{reason}; it came later than {self.name}, which is taken instead")
         if not self.chosen and len(self.parts) > 1:
             names = ", ".join(part.chosen for part in self.parts)
             report.say(f"{self.name} has {names}: this is {self.snapshot.name}")
@@ -180,6 +178,8 @@ class BackupSubject:
             SealError: the identity does not open it.
         """
         store, config = self.repository.store, self.repository.config
+        if stored.path == self.snapshot.object:
+            self._tell_passed_over(report)
         with report.task("fetching", stored.stored_size) as progress:
             unseal(
                 store,
@@ -189,3 +189,7 @@ class BackupSubject:
                 encryption=config.encryption,
                 progress=progress,
             )
+
+    def _tell_passed_over(self, report: Report) -> None:
+        for reason in self.entry.passed_over:
+            report.warn(f"{reason}; it came later than {self.name}, which is taken instead")
