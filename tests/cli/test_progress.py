@@ -1,8 +1,8 @@
 """What people, and machines that read logs, see of the events of a flow."""
 
 import io
-import re
 import json
+import re
 import sys
 
 import pytest
