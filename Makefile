@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # pip is told which environment to fill, so that a Python without ensurepip will do.
 PIP := $(PYTHON) -m pip --quiet --disable-pip-version-check --python $(BIN)/python
-JOBS ?= 2
+JOBS ?= 3
 
 .PHONY: demo test soak fuzz lint format proto bench clean
 

@@ -5,7 +5,10 @@ all that it starts, and every file that has a name. Afterwards its words, the st
 is left.
 """
 
+import atexit
 import base64
+import shutil
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -34,9 +37,11 @@ class Watched:
     """Runs command lines as processes, and collects what could be seen of them."""
 
     def __init__(self, home, variables, secrets, private=()):
-        self.home, self.temp, self.spool = home, home / "temp", home / "spool-dir"
-        for folder in (self.temp, self.spool):
-            folder.mkdir()
+        # The path of a socket has 107 characters at most.
+        self.home, self.temp = home, Path(tempfile.mkdtemp(prefix="watched-"))
+        atexit.register(shutil.rmtree, self.temp, ignore_errors=True)
+        self.spool = home / "spool-dir"
+        self.spool.mkdir()
         self.variables = variables | {
             "BACKSTAY_SPOOL_DIR": str(self.spool),
             "TMPDIR": str(self.temp),

@@ -123,6 +123,7 @@ def calls(word):
     return found
 
 
+@pytest.mark.soak
 def test_what_is_run_makes_no_system_call_that_is_filtered(tmp_path):
     home = tmp_path / "home"
     home.mkdir()

@@ -80,6 +80,7 @@ def duration(bench, variables):
     return time.monotonic() - began
 
 
+@pytest.mark.soak
 def test_promise_1_whenever_a_backup_is_killed_what_is_listed_is_whole(bench, variables):
     took = duration(bench, variables)
     proven = set()

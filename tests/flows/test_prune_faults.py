@@ -278,6 +278,7 @@ def kill_at(killing, moments: Callable, only):
     assert killed
 
 
+@pytest.mark.soak
 def test_promise_1_and_7_a_prune_that_is_killed_over_a_real_store(killing, monkeypatch):
     use(killing, monkeypatch)
     chance = random.Random(20261125)

@@ -199,6 +199,7 @@ def stored(name):
     return lambda what: bool(re.fullmatch(f"after PUT /.*/{name}", what))
 
 
+@pytest.mark.soak
 def test_promise_1_the_next_runs_sweep_what_dead_ones_left_though_they_are_killed_over_it(tmp_path):
     with scene(tmp_path) as place:
         for name in ("snapshot.zst.age", "keyrings/.*.age", "keyrings/.*.json", "resources.*"):
@@ -293,6 +294,7 @@ def kill_restores(scene, moments, **more):
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.soak
 def test_a_restore_that_is_killed_leaves_nothing_that_is_not_listed(tmp_path):
     with backed_up(tmp_path) as (place, _):
         found = kill_restores(place, range(1, 999), only=writes)
@@ -359,6 +361,7 @@ def kill_applies(scene, target, moments, **more):
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.soak
 def test_promise_6_a_restore_that_was_killed_while_it_applied_goes_on(tmp_path):
     with backed_up(tmp_path) as (place, target):
         found = kill_applies(place, target, range(2, 999, 7), only=writes)

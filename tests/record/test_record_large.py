@@ -8,6 +8,8 @@ import sys
 import time
 from urllib.request import urlopen
 
+import pytest
+
 from backstay.client.etcd import Etcd as Client
 from backstay.flows.timeline import look
 from backstay.repo.delta import list_deltas
@@ -31,6 +33,7 @@ os._exit(code)
 MOST = 500 << 20
 
 
+@pytest.mark.soak
 def test_a_revision_of_50_megabytes_is_recorded_whole_in_bounded_memory(bench, tmp_path):
     limits = ("--max-request-bytes", str(80 << 20), "--max-txn-ops", "1000")
     with Etcd.start(tmp_path / "etcd", tls=None, flags=limits) as etcd:
