@@ -1,6 +1,6 @@
 # Two commands do all on a fresh machine with Python 3.11, pip, make and git:
 #   make demo    the main job, shown on a real etcd and a real object store
-#   make test    every test that takes less than ten minutes together
+#   make test    every test but the soak
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
