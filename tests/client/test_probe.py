@@ -1,11 +1,14 @@
 """Every usual reason why an etcd can't be entered is told by its name, against real servers."""
 
 import socket
+import ssl
 import threading
+from contextlib import closing, suppress
 from dataclasses import replace
 
 import pytest
 
+from backstay.client import probe
 from backstay.client.access import Access, Timeouts, Tls
 from backstay.client.endpoint import parse_endpoints
 from backstay.client.etcd import Etcd
@@ -61,6 +64,29 @@ def test_a_client_certificate_of_another_authority(server):
         tls=replace(server.access.tls, certificate=other.certificate, key=other.key),
     )
     assert "refuses our client certificate" in refusal(access, AuthenticationError)
+
+
+def test_what_a_server_said_is_read_though_it_has_hung_up(authority, tmp_path):
+    """A refusal comes after the handshake, and a reset may be right behind it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("etcd").write(tmp_path))
+    context.verify_mode = ssl.CERT_REQUIRED
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse():
+        raw = listener.accept()[0]
+        with suppress(ssl.SSLError), context.wrap_socket(raw, server_side=True):
+            pass
+
+    listener.settimeout(30)
+    server = threading.Thread(target=refuse)
+    server.start()
+    with closing(listener), closing(socket.create_connection(listener.getsockname())) as raw:
+        session = probe._Session(raw, probe._context(Tls(ca=authority.pem)), "localhost")
+        session.do(session.tls.do_handshake)
+        server.join(30)
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate.required"):
+            session.do(lambda: session.tls.read(512))
 
 
 def test_a_certificate_that_is_not_made_for_clients(server, authority):

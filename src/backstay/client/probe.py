@@ -167,7 +167,10 @@ class _Session:
                 done = True
             except ssl.SSLWantReadError:
                 pass
-            self._raw.sendall(self._outgoing.read())
+            outgoing = self._outgoing.read()
+            # Sending nothing would fail too where the peer has gone, with its last word unread.
+            if outgoing:
+                self._raw.sendall(outgoing)
             if not done:
                 data = self._raw.recv(1 << 14)
                 if data:
