@@ -2,9 +2,16 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from kit.start import sitecustomize
+
+_START = str(Path(sitecustomize.__file__).parent)
+if _START not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_START, os.environ.get("PYTHONPATH"))))
 
 settings.register_profile(
     "backstay",
