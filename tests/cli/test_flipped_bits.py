@@ -185,10 +185,10 @@ SAID = {
     *("checks", "backstay_version", "taken_at", "seconds", "recipients", "format", "kind", "okd"),
     *("hosted", "keyring", "base", "requires"),
 }
-#: The same of a snapshot in it: who gave it, when, and what later backups are compared with.
+#: The same of a snapshot in it: whose it was and what members said then. The file has none of it.
 SAID_OF_SNAPSHOT = {
     *("name", "lineage", "etcd_version", "cluster_id", "raft_term", "raft_index"),
-    *("predecessor", "lineage_reason", "members", "live_keys", "live_size", "tip"),
+    *("predecessor", "lineage_reason", "members"),
 }
 
 
@@ -203,6 +203,17 @@ def data_of(manifest):
         {name: value for name, value in item.items() if name != "role"} for item in told["objects"]
     ]
     return told
+
+
+#: A flipped bit in one of these names makes a field that is not known, and the figure is not told.
+OPTIONAL = ("live_keys", "live_size", "tip")
+
+
+def with_what_may_be_missing(data, told):
+    """Put in what a manifest may leave out, where it is left out."""
+    for snapshot, original in zip(data["snapshots"], told["snapshots"], strict=True):
+        snapshot.update({name: original[name] for name in OPTIONAL if snapshot[name] is None})
+    return data
 
 
 def verify_with(cli, path, data, backup):
@@ -237,7 +248,9 @@ def flip_manifests(cli, file_repo, random, how_many):
         assert code in {0, 1, 3}, bit
         if code == 0:
             passed += 1
-            assert data_of(parse_manifest(changed, "it")) == told, bit
+            assert with_what_may_be_missing(data_of(parse_manifest(changed, "it")), told) == told, (
+                bit
+            )
     return passed
 
 

@@ -203,9 +203,14 @@ class Inside:
     tip: Tip | None = None
 
     @classmethod
-    def of(cls, snapshot: Snapshot) -> "Inside":
-        """Count and sum what is in a whole snapshot."""
-        salt = secrets.token_bytes(SALT_SIZE)
+    def of(cls, snapshot: Snapshot, salt: bytes | None = None) -> "Inside":
+        """Count and sum what is in a whole snapshot.
+
+        Args:
+            snapshot: the file.
+            salt: that of a tip which this one is to be compared with; None makes a new one.
+        """
+        salt = secrets.token_bytes(SALT_SIZE) if salt is None else salt
         try:
             digest = fingerprint(elements_at(snapshot, snapshot.revision), salt)
             return cls(

@@ -13,6 +13,7 @@ from backstay.checks.together import together
 from backstay.checks.transfer import transfer
 from backstay.clock import Clock
 from backstay.errors import BackstayError, DamagedError
+from backstay.flows.ancestry import Inside
 from backstay.flows.examine import Findings, hashkv_of, look_into
 from backstay.flows.fetch import BackupSubject, FileSubject
 from backstay.flows.keyring import Known, prove
@@ -242,18 +243,35 @@ def _figures(snapshot: Snapshot, found: Findings, written: SnapshotEntry) -> Ans
     hashkv = hashkv_of(snapshot, found)
     if found.status is None or hashkv is None:
         return failed("the figures can't be had: see structure and content")
-    pairs = {
+    pairs: dict[str, tuple[object, object]] = {
         "hash": (found.status.hash, written.hash),
         "keys": (found.status.total_keys, written.total_keys),
         "HashKV": (hashkv.hash, written.hashkv.hash),
         "revision": (hashkv.revision, written.hashkv.revision),
     }
+    pairs.update(_head(snapshot, written))
     wrong = [
         f"{name} {mine}, not {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs
     ]
     if wrong:
         return failed(f"the file differs from its manifest: {'; '.join(wrong)}")
     return passed(f"HashKV {hashkv.hash} at revision {hashkv.revision}, as recorded")
+
+
+def _head(snapshot: Snapshot, written: SnapshotEntry) -> dict[str, tuple[object, object]]:
+    """Give what later backups are compared with: as the file has it, as the manifest says it."""
+    tip = written.tip
+    mine = Inside.of(snapshot, None if tip is None else bytes.fromhex(tip.salt))
+    pairs: dict[str, tuple[object, object]] = {}
+    if written.live_keys is not None:
+        pairs["live keys"] = (mine.live_keys, written.live_keys)
+    # Counting bytes may take too long here where it did not where the backup was made.
+    if written.live_size is not None and mine.live_size is not None:
+        pairs["live bytes"] = (mine.live_size, written.live_size)
+    if tip is not None:
+        found = None if mine.tip is None else mine.tip.digest
+        pairs["fingerprint of the last change"] = (found, tip.digest)
+    return pairs
 
 
 def _judged(checks: tuple[Check, ...], report: Report) -> tuple[Check, ...]:
