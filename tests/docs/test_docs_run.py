@@ -68,7 +68,14 @@ def run(page, folder, path, variables, replaced):
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", text],
         cwd=home,
-        env={"PATH": path, "HOME": str(home), "TMPDIR": str(folder), **variables},
+        env={
+            "PATH": path,
+            "HOME": str(home),
+            "TMPDIR": str(folder),
+            # Without it the script's fingerprints differ from those made in this process.
+            "PYTHONPATH": os.environ["PYTHONPATH"],
+            **variables,
+        },
         capture_output=True,
         text=True,
         check=False,

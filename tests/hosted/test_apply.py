@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -262,7 +263,7 @@ PROGRAM = """
 def start(kube):
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), str(kube.kubeconfig)],
-        cwd="tests",
+        cwd=Path(__file__).parents[1],
         stderr=subprocess.PIPE,
     )
 

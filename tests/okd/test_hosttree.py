@@ -1,5 +1,6 @@
 """What is read of a host stays below its root, ends, and is what was there."""
 
+import contextlib
 import os
 import socket
 import time
@@ -107,11 +108,8 @@ def test_links_that_go_in_circles_end(root, tree):
 def test_what_is_no_regular_file_never_hangs_us(root, tree):
     os.mkfifo(root / "etc/pipe")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(root / "etc")
-        try:
+        with contextlib.chdir(root / "etc"):
             listener.bind("socket")
-        finally:
-            os.chdir("/")
         began = time.monotonic()
         for name, what in (("pipe", "a pipe"), ("socket", "a socket"), ("inner", "a directory")):
             with pytest.raises(BackstayError, match=f"/etc/{name} is {what}"):
