@@ -7,13 +7,22 @@ import click
 
 from backstay.cli import options
 from backstay.cli.complete import backups
-from backstay.cli.connect import check_keys_repo, open_keys_repository, subject_of
+from backstay.cli.connect import (
+    at_point,
+    check_keys_repo,
+    check_point,
+    open_keys_repository,
+    subject_of,
+)
 from backstay.cli.session import Session
 from backstay.cli.values import FilePath
 from backstay.errors import UsageError
 
 if TYPE_CHECKING:
+    from backstay.flows.fetch import BackupSubject
+    from backstay.flows.timetravel import PointSubject
     from backstay.kinds.okd.restore import Restored, Running
+    from backstay.report import Report
 
 
 @click.command("okd")
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     help="Ask this cluster which release it runs.",
 )
 @click.option("--context", metavar="NAME", help="Another context of it than the current.")
+@options.point
 @options.store
 @options.keys_store
 @options.recipients
@@ -66,30 +76,47 @@ def okd(
 
     The snapshot and the static pod resources appear under the names that they had, 0600, both or
     none.  Refused are two that don't belong together, another z-stream release than the one that
-    runs, keys that don't open the data, and certificates that have run out.
+    runs, keys that don't open the data, and certificates that have run out.  With --to-revision or
+    --to-time the snapshot is that of another revision; the keys are tried on what is written.
     """
     from backstay.clock import SystemClock
-    from backstay.flows.fetch import BackupSubject
     from backstay.flows.partner import Partner
     from backstay.kinds.okd.restore import Options, exit_code, restore_okd
 
     check_keys_repo(more)
-    found = subject_of(subject, more)
-    if not isinstance(found, BackupSubject):
-        raise UsageError(
-            f"{subject} is a file", "name a backup; `backstay import` makes one of files"
-        )
+    check_point(more)
     report = session.report()
+    found, point = _subject_and_point(subject, more, report)
     partner = Partner(
         found.entry.manifest, lambda: open_keys_repository(more), found.identities, found.spool_dir
     )
     wanted = Options(
-        output_dir=output_dir, running=_running(release, kubeconfig, context), force=force
+        output_dir=output_dir,
+        running=_running(release, kubeconfig, context),
+        force=force,
+        point=point,
     )
     restored = restore_okd(found, partner, wanted, clock=SystemClock(), report=report)
     session.close()
-    _tell(session, restored)
+    _tell(session, restored, point)
     return exit_code(restored.checks)
+
+
+def _subject_and_point(
+    text: str, more: dict[str, Any], report: "Report"
+) -> "tuple[BackupSubject, PointSubject | None]":
+    """Find the backup; where a point is asked for, that, and the backup that it is made from."""
+    from backstay.flows.fetch import BackupSubject
+    from backstay.flows.timetravel import PointSubject
+
+    found = subject_of(text, more)
+    if isinstance(found, BackupSubject):
+        point = at_point(found, more, report)
+        if not isinstance(point, PointSubject):
+            return found, None
+        if isinstance(point.base, BackupSubject):
+            return point.base, point
+    raise UsageError(f"{text} is a file", "name a backup; `backstay import` makes one of files")
 
 
 def _running(release: str, kubeconfig: Path | None, context: str | None) -> "Running":
@@ -103,7 +130,8 @@ def _running(release: str, kubeconfig: Path | None, context: str | None) -> "Run
         return running_of(api)
 
 
-def _tell(session: Session, restored: "Restored") -> None:
+def _tell(session: Session, restored: "Restored", point: "PointSubject | None") -> None:
+    from backstay.cli.points import point_facts
     from backstay.cli.steps import answer_steps, tell_steps
     from backstay.cli.verdicts import answer_checks, tell_checks
 
@@ -117,6 +145,7 @@ def _tell(session: Session, restored: "Restored") -> None:
                 output_dir=str(restored.output_dir),
                 files=files,
                 steps=answer_steps(restored.steps),
+                **(point_facts(point, restored.proof) if point else {}),
             )
         )
         return

@@ -34,9 +34,11 @@ from backstay.errors import (
 from backstay.files import PRIVATE, explained, free_space
 from backstay.flows import datadir
 from backstay.flows.examine import look_into
+from backstay.flows.export import export_file
 from backstay.flows.fetch import BackupSubject
 from backstay.flows.keyring import Known, prove
 from backstay.flows.partner import Partner
+from backstay.flows.timetravel import PointSubject
 from backstay.kinds.foreign.names import is_pair
 from backstay.kinds.okd.cluster import VERSION, parse_release
 from backstay.kinds.okd.restore_steps import restore_steps
@@ -45,6 +47,8 @@ from backstay.kubeapi.api import Api
 from backstay.kubeapi.resource import CLUSTER_VERSIONS
 from backstay.kubedata.configuration import parse_configuration
 from backstay.kubedata.podarchive import PodArchive, read_archive
+from backstay.mvcc.delta import Proof
+from backstay.mvcc.export import Edits
 from backstay.mvcc.membership import Member
 from backstay.mvcc.snapshot import Snapshot, Trailer
 from backstay.repo.archive import fetch_archive
@@ -86,11 +90,13 @@ class Options:
         output_dir: where; new, or empty.
         running: the release that is to be restored.
         force: whether rules are lifted.
+        point: the revision to write instead of that of the backup; its base is the backup.
     """
 
     output_dir: Path
     running: Running
     force: bool = False
+    point: PointSubject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +123,14 @@ class Restored:
         files: the snapshot and the archive.
         checks: what was asked; what failed was lifted by force.
         steps: what remains to be done, on the hosts.
+        proof: what a member had said of the revision that was asked for, and was compared.
     """
 
     output_dir: Path
     files: tuple[WrittenFile, ...]
     checks: tuple[Check, ...]
     steps: tuple[Step, ...]
+    proof: Proof | None = None
 
 
 def restore_okd(
@@ -145,6 +153,7 @@ def restore_okd(
         DamagedError: one of them is damaged.
         SealError: the identity opens one of them not.
         FormatError: the manifest names no pair.
+        GapError: revisions on the way to the point are missing.
         SpaceError: the disk is full.
     """
     restoring = _Restoring(subject, partner, options, clock, report)
@@ -161,6 +170,7 @@ class _Restoring:
     clock: Clock
     report: Report
     checks: tuple[Check, ...] = ()
+    proof: Proof | None = None
 
     def run(self) -> Restored:
         okd = self.partner.okd
@@ -184,7 +194,9 @@ class _Restoring:
             datadir.publish_whole(private, found)
         files = tuple(replace(it, path=found.path / it.path.name) for it in (snapshot, archive))
         steps = restore_steps(okd, members, found.path)
-        return Restored(output_dir=found.path, files=files, checks=self.checks, steps=steps)
+        return Restored(
+            output_dir=found.path, files=files, checks=self.checks, steps=steps, proof=self.proof
+        )
 
     def must(self, name: str, question: Callable[[], Answer]) -> None:
         """Ask what no force lifts."""
@@ -224,7 +236,9 @@ class _Restoring:
 
     def _check_room(self, target: datadir.Target) -> None:
         stored = self.subject.entry.manifest.object_of(self.subject.snapshot)
-        needed = stored.size + self.partner.okd.archive_size + _MARGIN
+        deltas = self.options.point.deltas if self.options.point else ()
+        changes = sum(delta.stored_size for delta in deltas)
+        needed = stored.size + changes + self.partner.okd.archive_size + _MARGIN
         free = free_space(target.path.parent)
         if free < needed:
             raise SpaceError(
@@ -243,6 +257,10 @@ class _Restoring:
         return _written(path)
 
     def _fetch_snapshot(self, path: Path) -> WrittenFile:
+        point = self.options.point
+        if point is not None:
+            _, self.proof = export_file(point, path, Edits(), self.report)
+            return _written(path)
         stored = self.subject.entry.manifest.object_of(self.subject.snapshot)
         with _new(path) as file:
             self.subject.fetch(stored, file, self.report)
