@@ -1,16 +1,21 @@
 """`restore okd --to-revision`: the pair at another revision; what the rules ask is asked of it."""
 
 import os
+import signal
+import time
 
 import pytest
 
 from backstay.client.etcd import Etcd as Client
 from backstay.mvcc.snapshot import Snapshot
 from backstay.mvcc.status import read_status
-from kit import okd_pair
+from kit import okd_host, okd_pair
+from kit.cli import etcd_variables
 from kit.etcd import Etcd
+from kit.okd_host import INFRASTRUCTURE, OkdHost, okd_etcd
 from kit.okd_pair import NODE, VERSION
 from kit.openshift import KUBE, configuration
+from kit.process import start
 from kit.world import restored
 
 
@@ -92,5 +97,54 @@ def test_keys_are_tried_on_what_is_written(places, okd_data, tmp_path):
 
 
 def test_two_points_are_one_too_many(places, backup):
-    done = restore(places, backup, "--to-revision", 2, "--to-time", "2026-11-20T23:10:00Z", expect=2)
+    done = restore(
+        places, backup, "--to-revision", 2, "--to-time", "2026-11-20T23:10:00Z", expect=2
+    )
     assert "two points" in done.err
+
+
+def test_promise_4_what_was_recorded_after_the_backup_comes_back_with_its_keys(cli, tmp_path):
+    with okd_etcd(tmp_path / "own") as etcd:
+        host = OkdHost.make(tmp_path / "master", etcd)
+        made = cli("backup", "okd", "--host-root", host.root, "--json").json
+        head = recorded(cli, etcd)
+        target = tmp_path / "restored"
+        done = cli(
+            *(
+                "restore",
+                "okd",
+                made["id"],
+                "--identity",
+                "identity.txt",
+                "--version",
+                okd_host.VERSION,
+            ),
+            *("--output-dir", target, "--to-revision", head, "--json"),
+        )
+        assert done.json["point"]["deltas"] > 0
+        with Client(etcd.access) as client:
+            theirs = client.hashkv(client.endpoints[0], head).hash
+    [snapshot] = target.glob("snapshot*.db")
+    assert live_hash(snapshot, tmp_path / "then", head) == (theirs, head)
+
+
+def recorded(cli, etcd):
+    """Write a little while a recorder runs; gives the revision where it ended."""
+    variables = cli.variables | etcd_variables(etcd, cli.folder / "tls")
+    words = ("record", "etcd", "--cluster", INFRASTRUCTURE, "--every", "500ms")
+    process = start(words, cli.folder, variables)
+    with Client(etcd.access) as client:
+        client.put(b"/later", b"1")
+        head = client.put(b"/later", b"2")
+    deadline = time.monotonic() + 60
+    while last_recorded(cli) < head and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, (out, err)
+    return head
+
+
+def last_recorded(cli):
+    [found] = cli("timeline", "--cluster", INFRASTRUCTURE, "--json").json
+    return found["lineages"][-1]["windows"][-1]["last"]
