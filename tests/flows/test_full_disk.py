@@ -99,7 +99,7 @@ def program(bench, client, tmp_path, etcd):
     )
 
 
-@pytest.mark.parametrize("size", [20 * PAGE, 1 << 20, 60 << 20])
+@pytest.mark.parametrize("size", [20 * PAGE, 1 << 20, 120 << 20])
 @pytest.mark.parametrize("name", ["data", "."])
 def test_promise_6_nothing_half_made_stays_on_a_full_disk(program, tmp_path, size, name):
     with disk.small(tmp_path / "small", size) as folder:
@@ -111,7 +111,7 @@ def test_promise_6_nothing_half_made_stays_on_a_full_disk(program, tmp_path, siz
 
 def test_promise_6_a_disk_that_fills_up_under_etcds_tool_leaves_nothing(program, tmp_path):
     """Another program takes the room that was looked for."""
-    with disk.small(tmp_path / "small", 80 << 20) as folder:
+    with disk.small(tmp_path / "small", 144 << 20) as folder:
         tool = program.folder / "etcdutl"
         tool.write_text(
             '#!/bin/sh\nif [ "$1" = version ]; then echo "etcdutl version: 3.5.1"; exit; fi\n'

@@ -28,8 +28,9 @@ from backstay.files import (
 _NOT_COUNTED = "lost+found"
 #: What etcd keeps in its data directory.
 MEMBER = "member"
-#: The first part of etcd's log, which is allocated whole, and some change.
-LOG_SIZE = 66 << 20
+#: The first part of etcd's log, which is allocated whole; the next, which is allocated beside it at
+#: once (and takes the room of what is written, where there is none); and some change.
+LOG_SIZE = (64 + 64 + 2) << 20
 
 
 @dataclass(frozen=True, slots=True)
