@@ -93,7 +93,9 @@ def _seen(data: bytes, bulk: int) -> tuple:
             for ask in (snapshot.members, snapshot.leases, snapshot.alarms):
                 with suppress(DamagedError):
                     list(ask())
-            return repr(found.structure), repr(found.content), found.status, hashkv
+            # Of two damages either may be named.
+            content = repr(found.content) if isinstance(found.content, Content) else "damaged"
+            return repr(found.structure), content, found.status, hashkv
     except DamagedError as error:
         return ("damaged", str(error))
     finally:
