@@ -11,6 +11,7 @@ import click
 import pytest
 
 from backstay.cli.main import backstay
+from backstay.cli.stop import GRACE
 from backstay.client.endpoint import DEFAULT_PORT
 from backstay.kinds.hosted.cluster import control_plane_namespace
 from backstay.kinds.hosted.find import SELECTOR
@@ -23,7 +24,7 @@ INSIDE = "clusters-blue"
 ACCOUNT = ("ServiceAccount", "backstay", "backstay")
 
 
-# The CronJob and the NetworkPolicy
+# The CronJob, the recorder and the NetworkPolicy
 
 
 def only(kind):
@@ -31,17 +32,26 @@ def only(kind):
     return found
 
 
-def pod_template():
-    return only("CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+def pod_templates():
+    yield only("CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+    yield only("Deployment")["spec"]["template"]
 
 
-def container():
-    [found] = pod_template()["spec"]["containers"]
+@pytest.fixture(params=["CronJob", "Deployment"])
+def pod_template(request):
+    """That of the backups, and that of the recorder."""
+    [cron, deployed] = pod_templates()
+    return {"CronJob": cron, "Deployment": deployed}[request.param]
+
+
+@pytest.fixture
+def container(pod_template):
+    [found] = pod_template["spec"]["containers"]
     return found
 
 
-def test_the_cronjobs_command_line_is_one():
-    words = container()["args"]
+def test_the_command_line_is_one(container):
+    words = container["args"]
     context = click.Context(backstay, info_name="backstay")
     for name in words[:2]:
         command = context.command.get_command(context, name)
@@ -53,13 +63,13 @@ def test_the_cronjobs_command_line_is_one():
     assert parsed["keys_recipient"] == ["AGE_KEYS_RECIPIENT"]
 
 
-def test_the_cronjobs_variables_are_read_by_the_program():
+def test_the_variables_are_read_by_the_program(container):
     options = (ROOT / "src/backstay/cli/options.py").read_text()
     known = re.findall(r'"(BACKSTAY_\w+)"', options)
-    assert {entry["name"] for entry in container()["env"]} <= set(known)
+    assert {entry["name"] for entry in container["env"]} <= set(known)
 
 
-def test_the_network_policy_lets_just_the_cronjobs_pods_reach_etcd():
+def test_the_network_policy_lets_just_our_pods_reach_etcd():
     policy = only("NetworkPolicy")
     assert policy["metadata"]["namespace"] == INSIDE
     label, _, value = SELECTOR.partition("=")
@@ -69,30 +79,31 @@ def test_the_network_policy_lets_just_the_cronjobs_pods_reach_etcd():
     [rule] = spec["ingress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": DEFAULT_PORT}]
     [peer] = rule["from"]
-    assert peer["podSelector"]["matchLabels"] == pod_template()["metadata"]["labels"]
+    let = peer["podSelector"]["matchLabels"].items()
+    assert all(let <= template["metadata"]["labels"].items() for template in pod_templates())
     namespace = only("CronJob")["metadata"]["namespace"]
     assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": namespace}
 
 
-def test_the_cronjob_runs_as_the_account_that_the_roles_are_bound_to():
-    cronjob, account = only("CronJob"), only("ServiceAccount")
-    spec = pod_template()["spec"]
+def test_they_run_as_the_account_that_the_roles_are_bound_to(pod_template):
+    account = only("ServiceAccount")
+    spec = pod_template["spec"]
     assert spec["serviceAccountName"] == account["metadata"]["name"] == ACCOUNT[1]
-    assert cronjob["metadata"]["namespace"] == account["metadata"]["namespace"] == ACCOUNT[2]
+    for kind in ("CronJob", "Deployment", "ServiceAccount"):
+        assert only(kind)["metadata"]["namespace"] == ACCOUNT[2]
     assert only("Namespace")["metadata"]["name"] == ACCOUNT[2]
     # No other pod of that account gets a token that it did not ask for.
     assert account["automountServiceAccountToken"] is False
     assert spec["automountServiceAccountToken"] is True
 
 
-def test_the_cronjobs_pod_is_restricted():
+def test_the_pods_are_restricted(pod_template, container):
     """What the Pod Security Standard `restricted` asks for, and a root that nobody writes to."""
-    spec, security = pod_template()["spec"], container()["securityContext"]
-    assert spec["securityContext"] == {
+    assert pod_template["spec"]["securityContext"] == {
         "runAsNonRoot": True,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    assert security == {
+    assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
@@ -101,9 +112,9 @@ def test_the_cronjobs_pod_is_restricted():
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
-def test_what_is_written_is_the_spool_alone_and_it_is_bounded():
-    [volume], [mount] = pod_template()["spec"]["volumes"], container()["volumeMounts"]
-    variables = {entry["name"]: entry["value"] for entry in container()["env"]}
+def test_what_is_written_is_the_spool_alone_and_it_is_bounded(pod_template, container):
+    [volume], [mount] = pod_template["spec"]["volumes"], container["volumeMounts"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
     assert volume["name"] == mount["name"]
     assert variables["BACKSTAY_SPOOL_DIR"] == mount["mountPath"]
     assert volume["emptyDir"].keys() == {"sizeLimit"}
@@ -118,12 +129,62 @@ def test_no_two_runs_meet_and_none_is_repeated():
     spec = only("CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     assert spec["jobTemplate"]["spec"]["backoffLimit"] == 0
-    assert pod_template()["spec"]["restartPolicy"] == "Never"
+    assert spec["jobTemplate"]["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_the_recorder_is_one_and_is_asked_where_it_listens():
+    deployment = only("Deployment")["spec"]
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    template = deployment["template"]
+    assert deployment["selector"]["matchLabels"] == template["metadata"]["labels"]
+    [container] = template["spec"]["containers"]
+    [port] = container["ports"]
+    probe = container["readinessProbe"]["httpGet"]
+    assert (probe["path"], probe["port"]) == ("/healthz", port["name"])
+    assert f"--listen=:{port['containerPort']}" in container["args"]
+    # A recorder that is told to stop leaves within GRACE.
+    assert template["spec"]["terminationGracePeriodSeconds"] > GRACE
 
 
 # The files
 
 META = {"name", "namespace", "labels"}
+CONTAINER = {
+    "name": None,
+    "image": None,
+    "imagePullPolicy": None,
+    "args": None,
+    "env": {"name", "value"},
+    "envFrom": {"secretRef": {"name", "optional"}},
+    "ports": {"name", "containerPort"},
+    "readinessProbe": {
+        "httpGet": {"path", "port"},
+        "periodSeconds": None,
+        "timeoutSeconds": None,
+    },
+    "securityContext": {
+        "allowPrivilegeEscalation": None,
+        "readOnlyRootFilesystem": None,
+        "capabilities": {"drop"},
+    },
+    "resources": {
+        "requests": {"cpu", "memory", "ephemeral-storage"},
+        "limits": {"memory"},
+    },
+    "volumeMounts": {"name", "mountPath"},
+}
+POD = {
+    "metadata": {"labels": None},
+    "spec": {
+        "serviceAccountName": None,
+        "automountServiceAccountToken": None,
+        "restartPolicy": None,
+        "terminationGracePeriodSeconds": None,
+        "securityContext": {"runAsNonRoot": None, "seccompProfile": {"type"}},
+        "containers": CONTAINER,
+        "volumes": {"name": None, "emptyDir": {"sizeLimit"}},
+    },
+}
 FIELDS = {
     "Namespace": {"metadata": META},
     "ServiceAccount": {"metadata": META, "automountServiceAccountToken": None},
@@ -159,39 +220,18 @@ FIELDS = {
                 "spec": {
                     "backoffLimit": None,
                     "activeDeadlineSeconds": None,
-                    "template": {
-                        "metadata": {"labels"},
-                        "spec": {
-                            "serviceAccountName": None,
-                            "automountServiceAccountToken": None,
-                            "restartPolicy": None,
-                            "securityContext": {
-                                "runAsNonRoot": None,
-                                "seccompProfile": {"type"},
-                            },
-                            "containers": {
-                                "name": None,
-                                "image": None,
-                                "imagePullPolicy": None,
-                                "args": None,
-                                "env": {"name", "value"},
-                                "envFrom": {"secretRef": {"name", "optional"}},
-                                "securityContext": {
-                                    "allowPrivilegeEscalation": None,
-                                    "readOnlyRootFilesystem": None,
-                                    "capabilities": {"drop"},
-                                },
-                                "resources": {
-                                    "requests": {"cpu", "memory", "ephemeral-storage"},
-                                    "limits": {"memory"},
-                                },
-                                "volumeMounts": {"name", "mountPath"},
-                            },
-                            "volumes": {"name": None, "emptyDir": {"sizeLimit"}},
-                        },
-                    },
+                    "template": POD,
                 }
             },
+        },
+    },
+    "Deployment": {
+        "metadata": META,
+        "spec": {
+            "replicas": None,
+            "strategy": {"type"},
+            "selector": {"matchLabels": None},
+            "template": POD,
         },
     },
 }
@@ -202,6 +242,7 @@ VERSIONS = {
     "RoleBinding": "rbac.authorization.k8s.io/v1",
     "NetworkPolicy": "networking.k8s.io/v1",
     "CronJob": "batch/v1",
+    "Deployment": "apps/v1",
 }
 
 

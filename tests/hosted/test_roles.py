@@ -5,24 +5,33 @@ they asked for is what the table of `rights` says, and the table is what the rol
 """
 
 import re
+import signal
 import tempfile
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from backstay.cli.main import main
+from backstay.cli.stop import Stop
 from backstay.client.endpoint import Endpoint, Scheme
+from backstay.client.etcd import Etcd as Client
 from backstay.kinds.hosted.belongings.resources import PKI
 from backstay.kinds.hosted.reach import transport
 from backstay.kinds.hosted.rights import RIGHTS, needed
 from backstay.kubeapi.resource import SECRETS
-from kit import s3
-from kit.cli import Cli
-from kit.etcd import Etcd
-from kit.hosted import secret
+from backstay.kubedata.keyname import key_name
+from kit import kube, s3
+from kit.cli import Cli, environment
+from kit.etcd import Etcd, free_port
+from kit.hosted import TARGET, secret
 from kit.newcluster import new_cluster
+from kit.process import wait_until
 from kit.quiescing import Bench
 from kit.rbac import Grant, grants, held_to, kinds, read, recorded, rules_of
+from kit.recorder import last_recorded
 from kit.world import CLUSTER, hosted_world, keys_of
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "hosted"
@@ -31,6 +40,7 @@ INSIDE = "clusters-blue"
 ACCOUNT = ("ServiceAccount", "backstay", "backstay")
 OPERATORS = ("Group", "backstay-operators")
 RESTORERS = ("Group", "backstay-restorers")
+LATE = b"/kubernetes.io/secrets/default/late"
 PREFLIGHT = ("preflight", "hosted", "blue", "-n", "clusters")
 
 
@@ -165,6 +175,41 @@ def test_the_cronjob_does_what_it_says_with_the_roles_of_its_account(world, monk
     [listed] = world.cli("list", "--json").json
     assert (listed["cluster"], listed["hosted"]["transport"]) == (CLUSTER, "direct")
     assert {check["verdict"] for check in listed["checks"]} == {"PASS"}
+
+
+def test_the_recorder_does_what_it_says_with_the_roles_of_its_account(world, monkeypatch):
+    in_a_pod(world, monkeypatch)
+    recipient = world.identity.read_text().split("public key: ")[1].split()[0]
+    [deployment] = kinds(DOCUMENTS, "Deployment")
+    [found] = deployment["spec"]["template"]["spec"]["containers"]
+    words = [re.sub("AGE_(KEYS_)?RECIPIENT", recipient, word) for word in found["args"]]
+    words = [f"--listen=127.0.0.1:{free_port()}" if "--listen" in w else w for w in words]
+    # Sooner than in a pod.
+    words += ["--every=300ms", "--full-every=3s"]
+    before = len(world.cli("list", "--json").json)
+    with by(world, ACCOUNT) as began, recording(world, words):
+        wait_until(lambda: len(world.cli("list", "--json").json) > before, 60)
+        # A key that is new: it looks for it, with the same rights.
+        with Client(world.etcd.access) as client:
+            value = kube.sealed("aescbc", key_name(TARGET), TARGET, b"x", LATE)
+            head = client.put(LATE, value)
+        wait_until(lambda: last_recorded(world.cli, CLUSTER) >= head, 60)
+    assert_just(recorded(world.kube, began), ("backup", "direct"))
+
+
+@contextmanager
+def recording(world, words):
+    """Run a recorder in a thread, as its pod would."""
+    stop, codes = Stop(), []
+    with environment(world.cli.variables):
+        thread = threading.Thread(target=lambda: codes.append(main(words, stop)))
+        thread.start()
+        try:
+            yield
+        finally:
+            stop._come(signal.SIGTERM, None)
+            thread.join(60)
+    assert codes == [0]
 
 
 def container():

@@ -15,7 +15,7 @@ from backstay.cli.connect import (
     open_repository,
     spool_directory,
 )
-from backstay.cli.guarding import Asking, control_plane_host, guarding
+from backstay.cli.guarding import Asking, control_plane_host, guarding, output_dir
 from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @options.keys_store
 @options.recipients
 @options.keys_recipients
+@output_dir
 @control_plane_host
 @click.option("--force", is_flag=True, help="Skip the rules that refuse; names tell of it.")
 @click.option(

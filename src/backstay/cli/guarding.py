@@ -23,16 +23,20 @@ if TYPE_CHECKING:
     from backstay.report import Check, Report
 
 
+def output_dir(function: F) -> F:
+    """Say where both files go that are taken on a host."""
+    return click.option(
+        "--output-dir",
+        type=FilePath(file_okay=False, path_type=Path),
+        metavar="DIR",
+        help="Leave snapshot and tar there, as cluster-backup.sh does: not encrypted, keys and"
+        " all.",
+    )(function)
+
+
 def control_plane_host(function: F) -> F:
-    """Say which host it is, and where what is taken there goes."""
+    """Say which host it is."""
     return options.compose(
-        click.option(
-            "--output-dir",
-            type=FilePath(file_okay=False, path_type=Path),
-            metavar="DIR",
-            help="Leave snapshot and tar there, as cluster-backup.sh does: not encrypted, keys and"
-            " all.",
-        ),
         click.option(
             "--host-root",
             type=FilePath(file_okay=False, path_type=Path),

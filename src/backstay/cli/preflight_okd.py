@@ -7,7 +7,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.connect import StoreOptions, open_keys_repository, open_repository
-from backstay.cli.guarding import Asking, control_plane_host, guarding
+from backstay.cli.guarding import Asking, control_plane_host, guarding, output_dir
 from backstay.cli.preflight_hosted import finish
 from backstay.cli.session import Session
 from backstay.cli.values import Size
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @options.keys_store
 @options.recipients
 @options.keys_recipients
+@output_dir
 @control_plane_host
 @guarding
 @options.spool

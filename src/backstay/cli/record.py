@@ -1,69 +1,31 @@
 """`backstay record`: all changes of a cluster, until somebody stops it."""
 
-import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from backstay.cli import options
-from backstay.cli.connect import StoreOptions, etcd_access, open_repository, spool_directory
+from backstay.cli.complete import clusters
+from backstay.cli.connect import (
+    StoreOptions,
+    check_keys_repo,
+    etcd_access,
+    open_keys_repository,
+    open_repository,
+)
+from backstay.cli.guarding import Asking, control_plane_host, guarding
+from backstay.cli.recording import follow, recording, wanted
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
-from backstay.cli.values import Duration, Size
-from backstay.errors import UsageError
+from backstay.cli.transport import watching
 
 
 @click.group()
 def command() -> None:
     """Record all changes of a cluster until stopped."""
-
-
-def recording(function: options.F) -> options.F:
-    """Say how often what is done."""
-    return options.compose(
-        click.option(
-            "--every",
-            type=Duration(),
-            default="10s",
-            show_default=True,
-            help="Seal what has come that often: so much may be lost.",
-        ),
-        click.option(
-            "--max-bytes",
-            type=Size(),
-            default="8MiB",
-            show_default=True,
-            help="Seal at once where so many bytes of changes have come.",
-        ),
-        click.option(
-            "--full-every",
-            type=Duration(),
-            default="24h",
-            show_default=True,
-            help="Make a full backup that often; the recording goes on meanwhile.",
-        ),
-        click.option(
-            "--prove-every",
-            type=Duration(),
-            default="1h",
-            show_default=True,
-            help="Ask a follower for HashKV that often: what is made later is compared with it.",
-        ),
-        click.option(
-            "--patience",
-            type=Duration(),
-            default="15s",
-            show_default=True,
-            help="Ask another member where one has said nothing for so long.",
-        ),
-        click.option(
-            "--listen",
-            metavar="ADDR",
-            help="Serve /metrics for Prometheus and /healthz there: 127.0.0.1:9414 or :9414.",
-        ),
-    )(function)
 
 
 @command.command("etcd")
@@ -76,23 +38,7 @@ def recording(function: options.F) -> options.F:
 @recording
 @options.talk
 @click.pass_obj
-def etcd(
-    session: Session,
-    /,
-    *,
-    cluster: str,
-    recipient: tuple[str, ...],
-    spool_dir: str | None,
-    level: int,
-    threads: int | None,
-    every: float,
-    max_bytes: int,
-    full_every: float,
-    prove_every: float,
-    patience: float,
-    listen: str | None,
-    **more: Any,
-) -> int:
+def etcd(session: Session, /, *, cluster: str, recipient: tuple[str, ...], **more: Any) -> int:
     """Record an etcd: every change, sealed every few seconds, with full backups between.
 
     It goes on where the repository ends, once the etcd is proven to be the one that was recorded.
@@ -103,77 +49,168 @@ def etcd(
     from backstay.flows.ancestry import Watched
     from backstay.flows.backup import NAME, Part, backup
     from backstay.flows.backup import Options as BackupOptions
-    from backstay.flows.recording.listen import serve
-    from backstay.flows.recording.plan import Options
-    from backstay.flows.recording.recorder import Recorder
-    from backstay.flows.recording.tally import Figures, Tally
     from backstay.kinds.etcd import EtcdSource
     from backstay.repo.manifest import Manifest
-    from backstay.repo.name import check_cluster
-    from backstay.repo.sealing import Sealing
 
-    check_cluster(cluster)
-    for name, value in (
-        ("--every", every),
-        ("--full-every", full_every),
-        ("--prove-every", prove_every),
-        ("--patience", patience),
-        ("--max-bytes", max_bytes),
-    ):
-        if not value > 0:
-            raise UsageError(f"{name} is not above zero", "give more, or leave it out")
-    spool = Path(spool_directory(spool_dir))
-    packing = Sealing(level=level, threads=threads)
-    wanted = Options(
-        cluster=cluster,
-        spool_dir=spool,
-        every=every,
-        max_bytes=max_bytes,
-        full_every=full_every,
-        prove_every=prove_every,
-        patience=patience,
-        sealing=packing,
-    )
+    how = wanted(cluster, more)
     report = session.report()
     repository = open_repository(StoreOptions.of(more), recipient)
-    clock = SystemClock()
-    tally = Tally(Figures(began=clock.now().timestamp()))
-    stop = threading.Event()
-    with ExitStack() as stack:
-        client = stack.enter_context(Etcd(etcd_access(more)))
-        if listen:
-            where = stack.enter_context(serve(listen, cluster, tally, wanted, clock))
-            report.say(f"metrics at http://{where}/metrics")
+    with Etcd(etcd_access(more)) as client:
 
         def full(watched: Watched) -> Manifest:
             part = Part(NAME, EtcdSource(client), watched=watched)
-            how = BackupOptions(cluster=cluster, spool_dir=spool, sealing=packing)
-            return backup([part], repository, how, clock=clock, report=report)
+            made = BackupOptions(cluster=cluster, spool_dir=how.spool_dir, sealing=how.sealing)
+            return backup([part], repository, made, clock=SystemClock(), report=report)
 
-        stack.enter_context(session.stop.told(stop.set))
-        recorder = Recorder(
-            client,
-            repository,
-            full,
-            wanted,
-            tally=tally,
-            clock=clock,
-            report=report,
-            stop=stop,
+        return follow(session, client, repository, full, how, listen=more["listen"])
+
+
+@command.command("hosted")
+@click.argument("name")
+@options.kube
+@options.store
+@options.keys_store
+@options.recipients
+@options.keys_recipients
+@watching
+@click.option(
+    "--cluster",
+    shell_complete=clusters,
+    default="",
+    help="Its name in the repository, if not NAMESPACE.NAME.",
+)
+@options.members
+@options.spool
+@sealing
+@recording
+@options.talk
+@click.pass_obj
+def hosted(
+    session: Session,
+    /,
+    *,
+    name: str,
+    namespace: str,
+    kubeconfig: Path | None,
+    context: str | None,
+    cluster: str,
+    **more: Any,
+) -> int:
+    """Record the etcd of a hosted control plane (HyperShift), as `record etcd` does.
+
+    Full backups are those of `backup hosted`.  Where values come under a key that is new, that key
+    goes to --keys-repo before the changes that need it are stored.
+    """
+    from backstay.cli.members import budget
+    from backstay.clock import SystemClock
+    from backstay.flows.places import Places
+    from backstay.kinds.hosted.backup import Options
+    from backstay.kinds.hosted.record import HostedLine, HostedRecord
+    from backstay.kubeapi.connect import connect
+
+    check_keys_repo(more)
+    how = wanted(cluster or f"{namespace}.{name}", more)
+    places = Places(
+        data=open_repository(StoreOptions.of(more), more["recipient"]),
+        keys=open_keys_repository(more),
+    )
+    places.check()
+    record = HostedRecord(
+        connect=lambda: connect(kubeconfig, context),
+        name=name,
+        namespace=namespace,
+        places=places,
+        options=Options(
+            spool_dir=how.spool_dir,
+            cluster=how.cluster,
+            transport=more["transport"],
+            members=budget(more),
+            sealing=how.sealing,
+        ),
+        clock=SystemClock(),
+        report=session.report(),
+    )
+    with HostedLine(record) as line:
+        return follow(
+            session,
+            line.open(),
+            places.data,
+            record.full,
+            how,
+            keys=record.keys(how.cluster),
+            renew=line.open,
+            listen=more["listen"],
         )
-        whole = recorder.run()
-    session.close()
-    return _tell(session, cluster, tally.figures, whole=whole)
 
 
-def _tell(session: Session, cluster: str, figures: Any, *, whole: bool) -> int:
-    from dataclasses import asdict
+@command.command("okd")
+@options.store
+@options.keys_store
+@options.recipients
+@options.keys_recipients
+@control_plane_host
+@options.members
+@guarding
+@options.spool
+@sealing
+@recording
+@options.talk
+@click.pass_obj
+def okd(session: Session, /, *, host_root: Path, endpoints: str, cluster: str, **more: Any) -> int:
+    """Record the etcd of an OKD or OpenShift control plane, on one of its hosts.
 
-    if session.json:
-        session.answer({"cluster": cluster, "whole": whole, **asdict(figures)})
-    else:
-        session.tell(
-            f"{cluster}: recorded up to revision {figures.sealed} in lineage {figures.lineage}:"
-            f" {figures.changes} changes in {figures.deltas} deltas, {figures.fulls} full backups"
+    Full backups are those of `backup okd`, rules and all.  Where values come under a key of
+    kube-apiserver that is new, the host's static pod resources, which have it, go to --keys-repo
+    before the changes that need it are stored.
+    """
+    from backstay.cli.members import budget
+    from backstay.clock import SystemClock
+    from backstay.flows.places import Places
+    from backstay.kinds.okd.backup import Options
+    from backstay.kinds.okd.host import Host, open_host
+    from backstay.kinds.okd.record import Asked, OkdLine, OkdRecord
+    from backstay.kinds.okd.told import completed, name_of
+
+    check_keys_repo(more)
+    clock, report = SystemClock(), session.report()
+    asked = {**more, "cluster": cluster}
+
+    def opened() -> AbstractContextManager[Host]:
+        return open_host(host_root, clock, endpoints=endpoints)
+
+    with Asking(asked, host_root, None) as asking, opened() as host:
+        named = name_of(completed(asking.cluster, host.client), cluster)
+        places = Places(
+            data=open_repository(StoreOptions.of(more), more["recipient"], asking.proxies),
+            keys=open_keys_repository(more, asking.proxies),
         )
-    return 0 if whole else 1
+    places.check()
+    how = wanted(named, more)
+
+    @contextmanager
+    def ask(host: Host) -> Iterator[Asked]:
+        with Asking(asked, host_root, None) as asking:
+            yield Asked(asking.cluster, asking.guards(host, places.data, report))
+            asking.finish()
+
+    record = OkdRecord(
+        open=opened,
+        ask=ask,
+        name=named,
+        places=places,
+        options=Options(spool_dir=how.spool_dir, members=budget(more), sealing=how.sealing),
+        clock=clock,
+        report=report,
+    )
+    with OkdLine(record) as line:
+        return follow(
+            session,
+            line.open(),
+            places.data,
+            record.full,
+            how,
+            keys=record.keys,
+            key_names=record.key_names,
+            renew=line.open,
+            listen=more["listen"],
+        )

@@ -14,3 +14,14 @@ def transport(function: options.F) -> options.F:
         show_default=True,
         help="How etcd is reached: its Service, a port-forward, or etcdctl in its pod.",
     )(function)
+
+
+def watching(function: options.F) -> options.F:
+    """Say how etcd is reached to be watched."""
+    return click.option(
+        "--transport",
+        type=click.Choice(["auto", "direct", "port-forward"]),
+        default="auto",
+        show_default=True,
+        help="How etcd is reached: its Service, or a port-forward.",
+    )(function)

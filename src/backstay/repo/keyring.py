@@ -4,7 +4,8 @@
     clusters/CLUSTER/keyrings/TIME-RAND.tar.gz.zst.age   its archive, where it has one
     clusters/CLUSTER/keyrings/TIME-RAND.json             its header, in the clear; written last
 
-TIME-RAND is the run that makes the backup, so the name of a backup leads to its keyring. Its
+TIME-RAND is the run that makes the backup, so the name of a backup leads to its keyring. A recorder
+saves keyrings, too: under names of their own, with the lineage that needs them. The backup's
 manifest has the SHA-256 of the header's bytes, and the header has size and SHA-256 of the sealed
 objects: one digest binds all, and what is said of the keys in the clear can be believed before
 anything is opened. The keyring has a nonce, so the SHA-256 of what is in it tells nobody
@@ -113,6 +114,7 @@ def save(
     *,
     data: str,
     archive: Readable | None = None,
+    lineage: str = "",
 ) -> KeyringEntry:
     """Seal a keyring and put it away; it is listed when this function has returned.
 
@@ -122,6 +124,7 @@ def save(
         run: that makes the backup.
         data: id of the repository that the backup goes to.
         archive: what is to lie beside it, sealed too, as a gzipped tar; read once to its end.
+        lineage: whose recorded changes need it, where it is no backup's.
 
     Returns:
         What goes into the backup's manifest.
@@ -153,6 +156,7 @@ def save(
         kms=keyring.kms,
         rotating=keyring.rotating,
         archive=seal_archive(repository, archive, path + _ARCHIVE) if archive is not None else None,
+        lineage=lineage,
     )
     return _publish(repository.store, header, path + _HEADER)
 

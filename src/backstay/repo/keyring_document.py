@@ -224,6 +224,7 @@ class KeyringHeader(msgspec.Struct, frozen=True, kw_only=True):
         kms: as in the keyring.
         rotating: as in the keyring.
         archive: a sealed archive that lies beside the keyring; None where there is none.
+        lineage: whose recorded changes need it, where a recorder saved it; empty for a backup's.
     """
 
     format: Annotated[int, Meta(ge=1)] = FORMAT
@@ -240,6 +241,7 @@ class KeyringHeader(msgspec.Struct, frozen=True, kw_only=True):
     kms: Kms | None = None
     rotating: bool = False
     archive: ObjectEntry | None = None
+    lineage: Short = ""
     backstay_version: Short = __version__
 
     @property

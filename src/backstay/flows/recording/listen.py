@@ -28,6 +28,7 @@ _COUNTERS = {
     "proofs_total": ("proofs", "Answers to HashKV that were recorded."),
     "rolls_total": ("rolls", "Rolls that were made."),
     "lineages_total": ("lineages", "Lineages that were begun."),
+    "keyrings_total": ("keyrings", "Keyrings that were saved for new keys."),
     "gaps_total": ("gaps", "Windows that were lost."),
     "lost_revisions_total": ("lost", "Revisions in these windows."),
     "watches_total": ("restarts", "Watches that were begun."),

@@ -33,6 +33,7 @@ from backstay.flows.ancestry import Watched
 from backstay.flows.backup import NAME, check_role
 from backstay.flows.recording.asking import Job, Leases, ask_proof
 from backstay.flows.recording.ending import Ending, find_ending
+from backstay.flows.recording.keynames import KeyNames, KeySaver
 from backstay.flows.recording.plan import Open, Options, backoff, seal_now
 from backstay.flows.recording.sealer import Piece, Sealer
 from backstay.flows.recording.tally import Tally
@@ -48,6 +49,8 @@ from backstay.report import Report, Verdict
 
 #: Seconds between two looks at what is due.
 _TICK = 0.2
+#: So many watches in a row that give nothing, and etcd is reached anew.
+_RENEW = 3
 #: Times are noted that many milliseconds apart, or more.
 _MARKS = 5
 #: Seconds for followers to come to where the watch is, before a full snapshot is taken.
@@ -101,6 +104,10 @@ class Recorder:
         clock: for times and names.
         report: is told what happens.
         stop: set by whoever wants it to end.
+        keys: saves keys that encrypt what comes; None where nobody has them.
+        key_names: which of them are looked after.
+        renew: gives another client, where this one fails again and again: certificates and members
+            may be others by now.
     """
 
     def __init__(
@@ -114,8 +121,13 @@ class Recorder:
         clock: Clock,
         report: Report,
         stop: threading.Event,
+        keys: KeySaver | None = None,
+        key_names: KeyNames | None = None,
+        renew: Callable[[], Etcd] | None = None,
     ) -> None:
         self._etcd = etcd
+        self._renew = renew
+        self._key_names = None if keys is None else key_names or KeyNames()
         self._repository = repository
         self._full_backup = full
         self._options = options
@@ -124,7 +136,7 @@ class Recorder:
         self._report = report
         self._stop = stop
         self._writer_id = secrets.token_hex(8)
-        self._sealer = Sealer(repository, options, tally, report, clock)
+        self._sealer = Sealer(repository, options, tally, report, clock, keys=keys)
         self._leases = Leases(self._granted)
         self._lineage: Lineage | None = None
         self._known: Stored | None = None
@@ -213,6 +225,16 @@ class Recorder:
                 self._report.warn(f"the watch ended, another one begins: {error}")
             failures = 0 if self._tally.figures.heard_at > heard else failures + 1
             self._stop.wait(backoff(failures, 5.0))
+            if failures and failures % _RENEW == 0 and not self._stop.is_set():
+                self._reach_anew()
+
+    def _reach_anew(self) -> None:
+        if self._renew is None:
+            return
+        try:
+            self._etcd = self._renew()
+        except BackstayError as error:
+            self._report.warn(f"etcd can't be reached anew: {error}")
 
     def _follow_one(self) -> None:
         """Watch one member for as long as that goes well."""
@@ -430,6 +452,8 @@ class Recorder:
             writer.delete(element.main, element.sub, element.data)
         else:
             writer.put(element.main, element.sub, element.data)
+            if self._key_names is not None:
+                self._key_names.see(element.data)
         if element.lease:
             self._leases.see(element.lease)
         if writer.size >= self._options.max_bytes or writer.full:
@@ -482,7 +506,8 @@ class Recorder:
         tip = anchor.tip if anchor.tip.digest else None
         end = replace(known, revision=anchor.revision, tip=tip)
         self._tally.add(waiting=writer.size)
-        self._left = Piece(written, end, writer.size)
+        names = frozenset() if self._key_names is None else self._key_names.take()
+        self._left = Piece(written, end, writer.size, names)
         return True
 
     def _last_mark(self, writer: DeltaWriter, anchor: Anchor) -> None:
@@ -540,6 +565,10 @@ class Recorder:
                 return
             job, self._full = self._full, None
             self._full_ended(job)
+        if self._sealer.keys_saved.is_set():
+            # A restore of what comes from now on has all keys in one place.
+            self._sealer.keys_saved.clear()
+            self._full_due = 0.0
         if self._clock.monotonic() < self._full_due or not tape.tip or not tape.whole:
             return
         assert self._lineage is not None and self._known is not None  # noqa: PT018
@@ -583,6 +612,8 @@ class Recorder:
             raise _AnotherLineage
         self._full_failures = 0
         self._full_due = self._clock.monotonic() + self._options.full_every
+        if self._key_names is not None:
+            self._key_names.forget()
         self._tally.add(fulls=1)
         self._tally.set(full_at=manifest.taken_at.timestamp())
         self._lineage = replace(self._lineage, proof=Kind.CONTINUED, reason=_WATCHED)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from backstay.clock import Clock
 from backstay.errors import AlreadyExistsError, BackstayError
+from backstay.flows.recording.keynames import KeySaver
 from backstay.flows.recording.plan import Options, backoff
 from backstay.flows.recording.tally import Tally
 from backstay.mvcc.delta import Position
@@ -39,11 +40,13 @@ class Piece:
         written: the delta.
         end: what its end is known by; its tip has no salt yet.
         size: bytes of its changes.
+        key_names: of keys whose names had not come before.
     """
 
     written: Written
     end: Stored
     size: int
+    key_names: frozenset[str] = frozenset()
 
 
 class Sealer:
@@ -55,6 +58,7 @@ class Sealer:
         tally: is told what was stored.
         report: is told what failed.
         clock: waits, and says when.
+        keys: saves the keys that a delta needs before it is stored; None where there are none.
     """
 
     def __init__(
@@ -64,12 +68,17 @@ class Sealer:
         tally: Tally,
         report: Report,
         clock: Clock,
+        *,
+        keys: KeySaver | None = None,
     ) -> None:
         self._repository = repository
         self._options = options
         self._tally = tally
         self._report = report
         self._clock = clock
+        self._keys = keys
+        #: Keys were saved that no full backup has yet.
+        self.keys_saved = threading.Event()
         self._pieces: queue.Queue[Piece | None] = queue.Queue(maxsize=1)
         self._idle = threading.Event()
         self._stopping = threading.Event()
@@ -123,6 +132,7 @@ class Sealer:
         note = self._note(piece)
         while not self._stopping.is_set():
             try:
+                self._save_keys(piece)
                 self._put(piece, note)
             except BackstayError as error:
                 failures += 1
@@ -131,9 +141,17 @@ class Sealer:
                 self._stopping.wait(backoff(failures))
                 continue
             if self._told:
-                self._report.say("the store takes deltas again")
+                self._report.say("deltas are stored again")
                 self._told = ""
             return
+
+    def _save_keys(self, piece: Piece) -> None:
+        lineage = piece.written.header.lineage
+        if self._keys is None or not piece.key_names:
+            return
+        if self._keys.save(piece.key_names, lineage):
+            self._tally.add(keyrings=1)
+            self.keys_saved.set()
 
     def _complain(self, error: BackstayError, failures: int) -> None:
         text = str(error)

@@ -27,6 +27,7 @@ class Figures:
         proofs: answers to HashKV that were recorded.
         rolls: that were made.
         lineages: that were begun.
+        keyrings: that were saved for deltas.
         gaps: windows that were lost.
         lost: revisions in these windows.
         restarts: watches that were begun after the first.
@@ -52,6 +53,7 @@ class Figures:
     proofs: int = 0
     rolls: int = 0
     lineages: int = 0
+    keyrings: int = 0
     gaps: int = 0
     lost: int = 0
     restarts: int = 0

@@ -14,6 +14,7 @@ from backstay.client.hashing import Budget
 from backstay.clock import Clock
 from backstay.errors import UsageError
 from backstay.flows import backup as flow
+from backstay.flows.ancestry import Watched
 from backstay.flows.places import Places
 from backstay.flows.sweeping import sweep_keys
 from backstay.kinds.etcd import MemberPoller
@@ -44,6 +45,7 @@ class Options:
         sealing: how hard to compress.
         network: how Services are reached.
         paths: where things are in the containers, for `exec`.
+        watched: which lineage it is, where a recorder has watched it without a break.
     """
 
     spool_dir: Path
@@ -55,6 +57,7 @@ class Options:
     sealing: Sealing = field(default_factory=Sealing)
     network: Network | None = None
     paths: PodPaths | None = None
+    watched: Watched | None = None
 
 
 def backup_hosted(
@@ -119,6 +122,7 @@ def _parts(reached: Reached, options: Options, clock: Clock) -> list[flow.Part]:
             shard.name,
             shard.source,
             None if allowed is None else MemberPoller(shard.members, allowed, clock),
+            options.watched,
         )
         for shard in reached.shards
     ]

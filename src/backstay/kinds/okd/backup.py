@@ -12,6 +12,7 @@ from backstay.client.hashing import Budget
 from backstay.clock import Clock
 from backstay.files import unnamed_file
 from backstay.flows import backup as flow
+from backstay.flows.ancestry import Watched
 from backstay.flows.places import Places
 from backstay.flows.sweeping import sweep_keys
 from backstay.kinds.etcd import MemberPoller
@@ -38,6 +39,7 @@ class Options:
         prove_all: whether keys are tried on all values, not on samples.
         members: how much may be asked of the members; None: nothing.
         sealing: how hard to compress.
+        watched: which lineage it is, where a recorder has watched it without a break.
     """
 
     spool_dir: Path
@@ -47,6 +49,7 @@ class Options:
     prove_all: bool = False
     members: Budget | None = field(default_factory=Budget)
     sealing: Sealing = field(default_factory=Sealing)
+    watched: Watched | None = None
 
 
 def backup_okd(
@@ -97,8 +100,9 @@ def backup_okd(
             report=report,
         )
         source = OkdSource(host.client, rate=options.rate, clock=clock)
+        poller = MemberPoller.of(host.client, options.members, clock)
         return flow.backup(
-            [flow.Part(flow.NAME, source, MemberPoller.of(host.client, options.members, clock))],
+            [flow.Part(flow.NAME, source, poller, options.watched)],
             places.data,
             flow.Options(cluster=name, spool_dir=options.spool_dir, sealing=options.sealing),
             companion=OkdCompanion(partner, file, places),

@@ -1,0 +1,144 @@
+"""Recording the etcd of an OKD control plane, on one of its hosts: full backups, and keys.
+
+The recorder runs for months, and operators roll out new certificates and keys meanwhile: the host
+is looked at anew where etcd can't be reached, for each full backup, and for each new key.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+from backstay.client.etcd import Etcd
+from backstay.clock import Clock
+from backstay.closing import Closing
+from backstay.errors import FormatError
+from backstay.files import unnamed_file
+from backstay.flows.ancestry import Watched
+from backstay.flows.places import Places
+from backstay.flows.recording.keynames import KeyNames
+from backstay.flows.recording.keysaver import Found, RecordedKeys
+from backstay.kinds.okd.archive import write_archive
+from backstay.kinds.okd.backup import Options, backup_okd
+from backstay.kinds.okd.cluster import Cluster
+from backstay.kinds.okd.host import Host
+from backstay.kinds.okd.keys import PREFIX
+from backstay.repo.keyring import Keyring
+from backstay.repo.keyring_document import OKD
+from backstay.repo.manifest import Manifest
+from backstay.report import Check, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the cluster's API is asked for one backup.
+
+    Attributes:
+        cluster: what it told.
+        guards: asks what may refuse the backup.
+    """
+
+    cluster: Cluster
+    guards: Callable[[], Sequence[Check]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OkdRecord:
+    """An OKD control plane that is recorded.
+
+    Attributes:
+        open: opens its host.
+        ask: asks its API about a backup on a host, and holds its Lease while the block lasts.
+        name: its name in the repositories.
+        places: where everything goes.
+        options: how full backups are made.
+        clock: for names and dates.
+        report: is told.
+    """
+
+    open: Callable[[], AbstractContextManager[Host]]
+    ask: Callable[[Host], AbstractContextManager[Asked]]
+    name: str
+    places: Places
+    options: Options
+    clock: Clock
+    report: Report
+
+    def full(self, watched: Watched) -> Manifest:
+        """Make a full backup of it.
+
+        Args:
+            watched: which lineage the watch has gone on with.
+
+        Raises:
+            BackstayError: as a backup does.
+        """
+        with self.open() as host, self.ask(host) as asked:
+            return backup_okd(
+                host,
+                asked.cluster,
+                self.places,
+                replace(self.options, cluster=self.name, watched=watched),
+                guards=asked.guards,
+                clock=self.clock,
+                report=self.report,
+            )
+
+    @property
+    def keys(self) -> RecordedKeys:
+        """What saves its keys."""
+        return RecordedKeys(self.places, self.name, self._read_keys, self.clock, self.report)
+
+    @property
+    def key_names(self) -> KeyNames:
+        """Which keys are looked after: kube-apiserver's. Others lie in the snapshot themselves."""
+        return KeyNames(f"{PREFIX}/".encode())
+
+    @contextmanager
+    def _read_keys(self) -> Iterator[Found]:
+        """Archive the host's files, as a backup does: they have the keys."""
+        spool = self.options.spool_dir
+        with self.open() as host, unnamed_file(spool) as file:
+            archived = write_archive(host.tree, file, spool, self.report)
+            file.seek(0)
+            try:
+                text = (archived.encryption or b"").decode()
+            except UnicodeDecodeError as error:
+                raise FormatError(
+                    f"{archived.encryption_name} is no text in UTF-8", "look at the host"
+                ) from error
+            keyring = Keyring(
+                cluster=self.name,
+                kind=OKD,
+                made_at=self.clock.now(),
+                keys=(),
+                encryption_configuration=text,
+            )
+            yield Found(keyring, file)
+
+
+@dataclass(slots=True)
+class OkdLine(Closing):
+    """The client of its etcd, which can be had anew.
+
+    Attributes:
+        record: what is recorded.
+    """
+
+    record: OkdRecord
+    _stack: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def open(self) -> Etcd:
+        """Reach etcd by what the host's files say now; the client of before is given up.
+
+        Raises:
+            BackstayError: the host's files can't be read.
+        """
+        with ExitStack() as stack:
+            host = stack.enter_context(self.record.open())
+            self.close()
+            self._stack = stack.pop_all()
+        return host.client
+
+    def close(self) -> None:
+        """Hang up."""
+        self._stack.close()
