@@ -195,6 +195,9 @@ def test_the_recorder_does_what_it_says_with_the_roles_of_its_account(world, mon
             head = client.put(LATE, value)
         wait_until(lambda: last_recorded(world.cli, CLUSTER) >= head, 60)
     assert_just(recorded(world.kube, began), ("backup", "direct"))
+    # No other test knows that key.
+    with Client(world.etcd.access) as client:
+        client.delete(LATE)
 
 
 @contextmanager
