@@ -21,7 +21,7 @@ from backstay.client.proto.rpc_pb2 import KeyValue as Generated
 from backstay.errors import DamagedError, FormatError, GapError, UsageError
 from backstay.mvcc.checksum import extend
 from backstay.mvcc.content import Content
-from backstay.mvcc.delta import BLOCK, CHECKED, DONE, MAGIC, Position, read_delta
+from backstay.mvcc.delta import BLOCK, CHECKED, DONE, MAGIC, Position, read_delta, run_of
 from backstay.mvcc.deltawriter import DeltaWriter, Origin
 from backstay.mvcc.examination import examine
 from backstay.mvcc.export import Edits, export
@@ -164,7 +164,7 @@ def delta(data: bytes) -> None:
         return
     changes = []
     for block in found.blocks:
-        run = block.run()
+        run = run_of([block])
         for key, value, stop in zip(run.keys, run.values, run.stops, strict=True):
             changes.append((file[key:value], file[value:stop]))
     assert len(changes) == found.header.changes

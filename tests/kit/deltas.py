@@ -4,7 +4,7 @@ import mmap
 import tempfile
 from bisect import bisect_left
 
-from backstay.mvcc.delta import Delta, Mark, Position, read_delta
+from backstay.mvcc.delta import Delta, Mark, Position, read_delta, run_of
 from backstay.mvcc.deltawriter import DeltaWriter, Origin, Written
 from backstay.mvcc.keyvalue import parse_keyvalue
 from backstay.mvcc.revision import parse_revision
@@ -89,7 +89,7 @@ def changes(data: bytes) -> list[tuple[bytes, bytes]]:
     view = mapped(data)
     found = []
     for block in read_delta(view, 0, len(data), "a delta").blocks:
-        run = block.run()
+        run = run_of([block])
         for key, value, stop in zip(run.keys, run.values, run.stops, strict=True):
             found.append((view[key:value], view[value:stop]))
     return found

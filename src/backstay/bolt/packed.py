@@ -6,9 +6,10 @@ dozen operations on arrays, and keys and values are copied a leaf at a time. The
 out as from `bolt.tree`, which this is a part of.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,20 +85,16 @@ class Cutter:
 
     def cut(self, first: int) -> list[int]:
         """Give where leaves begin, from element `first` on; the last one may not be full."""
-        taken, page_size, header = self._taken, self._page_size, PAGE_HEADER.size
-        last = len(taken) - 1
-        room = page_size - header
-        cuts = []
+        page_size, header = self._page_size, PAGE_HEADER.size
+        taken = self._offsets + LEAF_ELEMENT.size * np.arange(len(self._offsets))
+        # What is larger than a page goes on in overflow pages; the rest of the last is used.
+        pages = np.maximum(-(-(np.diff(taken) + header) // page_size), 1)
+        ends = taken[:-1] + pages * page_size - header
+        following: list[int] = (np.searchsorted(taken, ends, "right") - 1).tolist()
+        cuts, last = [], len(following)
         while first < last:
             cuts.append(first)
-            base = taken[first]
-            # What is larger than a page goes on in overflow pages; the rest of the last is used.
-            if taken[first + 1] - base > room:
-                size = header + taken[first + 1] - base
-                capacity = -(-size // page_size) * page_size - header
-            else:
-                capacity = room
-            first = bisect_right(taken, base + capacity, first + 1) - 1
+            first = following[first]
         return cuts
 
     def first_key(self, index: int) -> bytes:
@@ -136,12 +133,11 @@ class Cutter:
             Some of them, and how many pages they take.
         """
         at_once = max(1, _IMAGE // self._page_size)
+        ends = list(accumulate(spans, initial=0))
         first = 0
         while first < len(spans):
-            last, pages = first, 0
-            while last < len(spans) and (pages < at_once or last == first):
-                pages += spans[last]
-                last += 1
+            last = min(bisect_left(ends, ends[first] + at_once, first + 1), len(spans))
+            pages = ends[last] - ends[first]
             yield self._image(cuts[first : last + 1], spans[first:last], page), pages
             page += pages
             first = last

@@ -36,6 +36,8 @@ MAX_VALUE_SIZE = (1 << 31) - 2
 
 _MIN_CHILDREN = 2
 _BUFFER_SIZE = 1 << 20
+#: What has so many bytes is not copied to be written together with others.
+_LARGE = 1 << 16
 
 
 class PageWriter:
@@ -106,10 +108,9 @@ class PageWriter:
             return
         small: list[Bytes] = []
         for part in self._parts:
-            if len(part) < _BUFFER_SIZE:
+            if len(part) < _LARGE:
                 small.append(part)
                 continue
-            # A large value is not copied once more just to be written together with its header.
             if small:
                 self._write(b"".join(small))
                 small.clear()
@@ -242,8 +243,7 @@ class TreeWriter:
         # The last leaf stays open.
         if spans:
             keys = cutter.keys(cuts[:-1], sizes_only=self._pages.counts_only)
-            numbers = accumulate(spans[:-1], initial=page)
-            self._add_children(0, list(zip(keys, numbers, strict=True)))
+            self._add_children(0, keys, list(accumulate(spans[:-1], initial=page)))
         self._start_leaf(cutter.size(cuts[-1]))
         self.extend(packed.elements(cuts[-1], count))
 
@@ -309,27 +309,32 @@ class TreeWriter:
             return
         full = branch.children[: branch.fitting]
         del branch.children[: branch.fitting]
-        branch.size = _branch_size(branch.children)
+        branch.size = _branch_size([key for key, _ in branch.children])
         branch.fitting = None
         self._add_child(depth + 1, full[0][0], self._write_branch(full))
 
-    def _add_children(self, depth: int, children: list[tuple[bytes, int]]) -> None:
-        """Add many children at once; the same branches come out as one by one."""
+    def _add_children(self, depth: int, keys: list[bytes], numbers: list[int]) -> None:
+        """Add many children at once; the same branches come out as one by one.
+
+        There are a few hundred thousand in a gigabyte of small elements, so nothing here is done
+        for each but in C.
+        """
         if depth == len(self._branches):
             self._branches.append(_Branch())
         branch = self._branches[depth]
-        found = branch.children + children
-        ends = list(accumulate(BRANCH_ELEMENT.size + len(key) for key, _ in found))
+        keys = [key for key, _ in branch.children] + keys
+        numbers = [number for _, number in branch.children] + numbers
+        ends = list(accumulate(map(BRANCH_ELEMENT.size.__add__, map(len, keys))))
         done = base = 0
         while True:
             fitting = bisect_right(ends, base + self._room, done) - done
             last = done + max(fitting, _MIN_CHILDREN)
-            if len(found) - last < _MIN_CHILDREN:
+            if len(keys) - last < _MIN_CHILDREN:
                 break
-            full = found[done:last]
-            self._add_child(depth + 1, full[0][0], self._write_branch(full))
+            page = self._write_children(keys[done:last], numbers[done:last])
+            self._add_child(depth + 1, keys[done], page)
             done, base = last, ends[last - 1]
-        branch.children = found[done:]
+        branch.children = list(zip(keys[done:], numbers[done:], strict=True))
         branch.size = ends[-1] - base
         branch.fitting = last - done if branch.size > self._room else None
 
@@ -346,16 +351,23 @@ class TreeWriter:
         return [(part[0][0], self._write_branch(part)) for part in parts]
 
     def _write_branch(self, children: Sequence[tuple[bytes, int]]) -> int:
+        keys, numbers = zip(*children, strict=True) if children else ((), ())
+        return self._write_children(keys, numbers)
+
+    def _write_children(self, keys: Sequence[bytes], numbers: Sequence[int]) -> int:
+        count, used = len(keys), _branch_size(keys)
         if self._pages.counts_only:
-            return self._pages.add(BRANCH_PAGE, len(children), (), _branch_size(children))
-        pos = len(children) * BRANCH_ELEMENT.size
-        fields: list[int] = []
-        for key, child in children:
-            fields += pos, len(key), child
-            pos += len(key) - BRANCH_ELEMENT.size
-        body = [pack("<" + "IIQ" * len(children), *fields), *(key for key, _ in children)]
-        return self._pages.add(BRANCH_PAGE, len(children), body, _branch_size(children))
+            return self._pages.add(BRANCH_PAGE, count, (), used)
+        sizes = list(map(len, keys))
+        # A position counts from its own element: each next one is nearer by that element's size.
+        steps = [size - BRANCH_ELEMENT.size for size in sizes[:-1]]
+        fields = [0] * (3 * count)
+        fields[0::3] = accumulate(steps, initial=count * BRANCH_ELEMENT.size)
+        fields[1::3] = sizes
+        fields[2::3] = numbers
+        body = [pack("<" + "IIQ" * count, *fields), b"".join(keys)]
+        return self._pages.add(BRANCH_PAGE, count, body, used)
 
 
-def _branch_size(children: Iterable[tuple[bytes, int]]) -> int:
-    return sum(BRANCH_ELEMENT.size + len(key) for key, _ in children)
+def _branch_size(keys: Sequence[bytes]) -> int:
+    return len(keys) * BRANCH_ELEMENT.size + sum(map(len, keys))

@@ -27,6 +27,7 @@ without a change can still say until when nothing happened. Source: docs/formats
 import hashlib
 import mmap
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Annotated, NamedTuple, NoReturn
@@ -164,12 +165,30 @@ class Block:
         """Bytes of each value."""
         return (self.sizes & np.uint32(_LENGTH_BITS)).astype(np.int64)
 
-    def run(self) -> Run:
-        """Give them as the leaves of a bolt file are given."""
-        key_sizes, value_sizes = self.key_sizes, self.value_sizes
-        stops = self.start + np.cumsum(key_sizes + value_sizes)
-        values = stops - value_sizes
-        return Run([self.start], [self.end], values - key_sizes, values, stops, 0)
+
+def run_of(blocks: Sequence[Block]) -> Run:
+    """Give the changes of some blocks as the leaves of a bolt file are given.
+
+    Args:
+        blocks: at least one; they follow each other.
+    """
+    sizes = np.concatenate([block.sizes for block in blocks])
+    whole = Block(sizes, 0, 0)
+    key_sizes, value_sizes = whole.key_sizes, whole.value_sizes
+    stops = np.cumsum(key_sizes + value_sizes)
+    counts = [len(block.sizes) for block in blocks]
+    taken = [block.end - block.start for block in blocks]
+    before = np.cumsum([0, *taken[:-1]])
+    stops += np.repeat(np.array([block.start for block in blocks]) - before, counts)
+    values = stops - value_sizes
+    return Run(
+        [block.start for block in blocks],
+        [block.end for block in blocks],
+        values - key_sizes,
+        values,
+        stops,
+        0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

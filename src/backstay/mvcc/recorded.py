@@ -8,6 +8,7 @@ at here before anything is written, so that a file which is begun can be ended.
 import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -15,12 +16,14 @@ from backstay.bolt.packed import Packed
 from backstay.errors import DamagedError, GapError
 from backstay.mvcc.columns import Bools
 from backstay.mvcc.content import faults_of_values
-from backstay.mvcc.delta import Block, Delta, Mark, Position, Proof
+from backstay.mvcc.delta import Block, Delta, Mark, Position, Proof, run_of
 from backstay.mvcc.elements import ElementReader, Elements
 from backstay.mvcc.revision import parse_revision
 from backstay.mvcc.snapshot import Snapshot
 
 _DO = "don't use it: it was changed, or is of another life of that etcd"
+#: So many changes are looked at together, unless a single block has more.
+_AT_ONCE = 1 << 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,11 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some changes of a block that follow each other.
+    """Some changes of a delta that follow each other.
 
     Attributes:
         source: the delta that they are in.
-        block: the block.
+        blocks: its blocks that have them.
         first: the first of them.
         last: the one after the last.
         begin: position of the first.
@@ -48,14 +51,26 @@ class _Part:
     """
 
     source: _Source
-    block: Block
+    blocks: tuple[Block, ...]
     first: int
     last: int
     begin: Position
     end: Position
 
     def elements(self) -> Elements:
-        return ElementReader(self.source).read(self.block.run()).part(self.first, self.last)
+        return ElementReader(self.source).read(run_of(self.blocks)).part(self.first, self.last)
+
+    def packed(self, view: memoryview) -> Iterator[Packed]:
+        ends = accumulate(len(block.sizes) for block in self.blocks)
+        for block, end in zip(self.blocks, ends, strict=True):
+            count = len(block.sizes)
+            first, last = (
+                min(max(place - end + count, 0), count) for place in (self.first, self.last)
+            )
+            keys, values = block.key_sizes, block.value_sizes
+            before = int(keys[:first].sum() + values[:first].sum())
+            if first < last:
+                yield Packed(view, block.start + before, keys[first:last], values[first:last])
 
 
 class Recorded:
@@ -123,10 +138,7 @@ class Recorded:
         """Give the changes as they go into bucket `key`."""
         view = memoryview(self._data)
         for part in self._parts:
-            keys, values = part.block.key_sizes, part.block.value_sizes
-            before = int(keys[: part.first].sum() + values[: part.first].sum())
-            some = slice(part.first, part.last)
-            yield Packed(view, part.block.start + before, keys[some], values[some])
+            yield from part.packed(view)
 
     def _gap(self, to: Position) -> GapError:
         return GapError(
@@ -144,15 +156,15 @@ class Recorded:
         source = _Source(self._data, delta.name)
         reader = ElementReader(source)
         at = delta.begin
-        for block in delta.blocks:
-            elements = reader.read(block.run())
+        for blocks in _together(delta.blocks):
+            elements = reader.read(run_of(blocks))
             end = _check(source, elements, at)
             first = _place(elements, self._end)
             last = max(first, _place(elements, self._wanted))
             self._compare(source, elements, first)
             if first < last:
                 begin, stop = _position(elements, first), _after(elements, last)
-                self._parts.append(_Part(source, block, first, last, begin, stop))
+                self._parts.append(_Part(source, blocks, first, last, begin, stop))
                 self.changes += last - first
                 self.size += int(elements.stops[last - 1] - elements.starts[first])
                 self.lease_ids.update(np.unique(elements.leases[first:last]).tolist())
@@ -186,6 +198,20 @@ class Recorded:
             there = self._bucket.get(key)
             if there is not None and there != value:
                 raise DamagedError(f"{source.name} and {self._name} differ at revision {head}", _DO)
+
+
+def _together(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
+    """Put small blocks together: to look at few changes costs as much as to look at many."""
+    some: list[Block] = []
+    count = 0
+    for block in blocks:
+        if some and count + len(block.sizes) > _AT_ONCE:
+            yield tuple(some)
+            some, count = [], 0
+        some.append(block)
+        count += len(block.sizes)
+    if some:
+        yield tuple(some)
 
 
 def _check_chain(before: Delta, then: Delta) -> None:
