@@ -151,7 +151,7 @@ class Recorder:
         self._avoid = ""
         self._full: Job[Manifest] | None = None
         self._full_due = 0.0
-        self._full_failures = 0
+        self._full_failures = self._strangers = 0
         self._proof: Job[Proof] | None = None
         self._proof_due = clock.monotonic() + options.prove_every
 
@@ -572,7 +572,9 @@ class Recorder:
         if self._clock.monotonic() < self._full_due or not tape.tip or not tape.whole:
             return
         assert self._lineage is not None and self._known is not None  # noqa: PT018
-        end = replace(self._known, revision=tape.whole, tip=Tip(salt="", digest=tape.tip))
+        # What a member says of raft is no measure for its file: etcd 3.4 writes it there later.
+        tip = Tip(salt="", digest=tape.tip)
+        end = replace(self._known, revision=tape.whole, raft_index=0, tip=tip)
         watched = Watched(self._lineage, end)
         self._report.say(f"a full backup begins; the watch goes on from revision {tape.whole}")
         self._full = Job(lambda: self._take_full(watched), "full")
@@ -606,11 +608,14 @@ class Recorder:
             self._full_failed(f"a check of {manifest.id} failed")
             return
         if found.lineage != self._lineage.id:
+            self._strangers += 1
             self._begin(
                 Lineage(_fresh(), found.lineage, Kind.UNPROVEN, "the full backup is of another")
             )
+            # One is as it may be. Where each is so there is no end to it.
+            self._full_due = self._clock.monotonic() + backoff(self._strangers, 300.0)
             raise _AnotherLineage
-        self._full_failures = 0
+        self._full_failures = self._strangers = 0
         self._full_due = self._clock.monotonic() + self._options.full_every
         if self._key_names is not None:
             self._key_names.forget()
