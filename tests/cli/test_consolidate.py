@@ -267,11 +267,12 @@ def test_a_verified_one_is_preferred_as_its_base(cli, filed):
     assert consolidate(cli).json["manifest"]["base"] == filed.base["id"]
 
 
-def test_kinds_with_keys_are_refused(cli, filed):
+def test_a_control_plane_without_its_keys_is_refused(cli, filed):
+    """With them: tests/hosted/test_record_hosted.py, tests/okd/test_record_okd.py."""
     filed.record(filed.first, filed.head)
     change_manifest(cli, filed.base["id"], lambda document: document.update(kind="hosted"))
-    done = consolidate(cli, expect=5)
-    assert "its keys are saved under its own name" in done.err
+    done = consolidate(cli, expect=1)
+    assert "no keys were saved with" in done.err
     assert filed.listed() == [filed.base["id"]]
 
 

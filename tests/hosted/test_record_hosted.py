@@ -176,3 +176,55 @@ def test_what_makes_no_sense_is_refused(world, words, code, told):
 def test_of_several_etcds_none_is_recorded_for_all(tmp_path):
     with hosted_world(tmp_path, shards=("events",)) as world:
         assert "2 etcds" in world.cli("record", *WORDS, expect=2).err
+
+
+def consolidate(world, *words, expect=0):
+    return world.cli("consolidate", "--cluster", CLUSTER, *words, "--json", expect=expect)
+
+
+def test_promise_5_a_consolidated_backup_has_keys_of_its_own_and_needs_no_other(world):
+    with running(world.cli, *WORDS) as recorder:
+        recorder.until(lambda: last_recorded(world.cli, CLUSTER))
+        [key] = keys_of("kube-aescbc")
+        put(world, SECRET, encrypted(key))
+        head = put(world, b"/later", b"2")
+        recorder.until(lambda: last_recorded(world.cli, CLUSTER) >= head)
+    [base] = fulls(world)
+    keys = world.cli.variables.pop("BACKSTAY_KEYS_REPO")
+    assert "--keys-repo" in consolidate(world, expect=2).err
+    made = consolidate(world, "--keys-repo", keys).json["manifest"]
+    assert (made["kind"], made["revision"], made["base"]) == ("hosted", head, base["id"])
+    assert {check["verdict"] for check in made["checks"]} == {"PASS"}
+    assert made["hosted"]["release_image"] == base["hosted"]["release_image"]
+    assert made["keyring"]["digest"] != base["keyring"]["digest"]
+    assert [item["role"] for item in made["objects"]] == ["snapshot", "resources.yaml"]
+    # The old one goes, keys and all.
+    name = base["id"].split("/")[1]
+    run = name.split("-r")[0] + name[-5:]
+    gone = [
+        path
+        for place in ("data", "keys")
+        for path in (world.folder / place).rglob("*")
+        if path.is_file() and {name, run} & {part.split(".")[0] for part in path.parts}
+    ]
+    assert len(gone) >= 4
+    for path in gone:
+        path.unlink()
+    found = world.cli(
+        "verify", made["id"], "--read-data", "--keys-repo", keys, "--json", expect=None
+    ).json
+    assert {check["name"]: check["verdict"] for check in found["checks"]}["keys"] == "PASS"
+    assert world.cli("show", made["id"]).out
+
+
+def test_what_came_under_another_key_is_not_consolidated_with_the_old_ones(world):
+    with running(world.cli, *WORDS) as recorder:
+        recorder.until(lambda: last_recorded(world.cli, CLUSTER))
+        head = put(world, SECRET, encrypted(TARGET))
+        recorder.until(lambda: last_recorded(world.cli, CLUSTER) >= head)
+    before = fulls(world)
+    done = consolidate(world, expect=None)
+    assert done.code in {1, 3}
+    assert "backstay backup hosted" in done.err
+    assert fulls(world) == before
+    assert len(saved(world)[0]) == 1

@@ -109,6 +109,32 @@ def test_what_it_records_comes_back_as_a_pair(cli, etcd, words, tmp_path):
     assert len(backups(cli)) == 1
 
 
+def test_a_consolidated_backup_has_its_tar_and_its_keys(cli, etcd, words, tmp_path):
+    with running(cli, *words) as recorder:
+        recorder.until(lambda: last_recorded(cli, INFRASTRUCTURE))
+        head = put(etcd, b"/later", b"2")
+        recorder.until(lambda: last_recorded(cli, INFRASTRUCTURE) >= head)
+    [base] = backups(cli)
+    identity = ("--identity", "identity.txt")
+    made = cli("consolidate", "--cluster", INFRASTRUCTURE, *identity, "--json").json["manifest"]
+    verdicts = {check["name"]: check["verdict"] for check in made["checks"]}
+    assert {"transfer", "keys", "partner", "proof"} < set(verdicts)
+    assert set(verdicts.values()) == {"PASS"}
+    assert (made["kind"], made["revision"]) == ("okd", head)
+    assert made["okd"]["archive_sha256"] == base["okd"]["archive_sha256"]
+    assert made["okd"]["etcd_revision"] is None
+    keys = ("--keys-repo", cli.variables["BACKSTAY_KEYS_REPO"])
+    found = cli("verify", made["id"], "--read-data", *identity, *keys, "--json").json
+    assert {check["verdict"] for check in found["checks"]} == {"PASS"}
+    target = tmp_path / "restored"
+    cli(
+        *("restore", "okd", made["id"], *identity, "--version", VERSION),
+        *("--output-dir", target, "--json"),
+    )
+    [snapshot] = target.glob("snapshot*.db")
+    assert cli("status", snapshot, "-w", "json").json["revision"] == head
+
+
 def test_promise_5_a_new_key_of_kube_apiserver_is_saved_with_its_tar_and_a_backup_follows(
     cli, etcd, host, words, tmp_path
 ):

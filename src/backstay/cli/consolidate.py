@@ -5,7 +5,13 @@ from typing import Any
 import click
 
 from backstay.cli import options
-from backstay.cli.connect import StoreOptions, open_repository, read_identities, spool_directory
+from backstay.cli.connect import (
+    StoreOptions,
+    open_keys_repository,
+    open_repository,
+    read_identities,
+    spool_directory,
+)
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
 
@@ -19,7 +25,9 @@ from backstay.cli.session import Session
     help="Of this revision.  [default: the newest that is recorded without a hole]",
 )
 @options.store
+@options.keys_store
 @options.recipients
+@options.keys_recipients
 @options.identity
 @options.spool
 @sealing
@@ -40,7 +48,8 @@ def command(
 
     No etcd is touched: a backup and the deltas after it become a new backup, in the repository.  It
     is decrypted and sealed again on this machine, so the identity is needed.  The new backup is
-    whole without the old one.
+    whole without the old one.  That of a control plane takes over keys, objects and archive, which
+    takes --keys-repo.
     """
     from backstay.cli.verdicts import exit_code, tell_checks
     from backstay.clock import SystemClock
@@ -56,6 +65,7 @@ def command(
         spool_dir=spool_directory(more["spool_dir"]),
         revision=to_revision,
         sealing=Sealing(level=level, threads=threads),
+        keys=(lambda: open_keys_repository(more)) if more["keys_repo"] else None,
     )
     report = session.report()
     repository = open_repository(StoreOptions.of(more), recipient)

@@ -5,7 +5,7 @@ way of every backup: spooled, sealed, read back, looked into; the manifest comes
 without what it was made from, so that this can go.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,8 +20,10 @@ from backstay.clock import Clock
 from backstay.errors import GapError, NotFoundError, RefusedError, UsageError
 from backstay.flows.ancestry import Past
 from backstay.flows.backup import NAME, Options, Part, backup
-from backstay.flows.companion import Kept
+from backstay.flows.companion import Alone, Companion, Kept
 from backstay.flows.fetch import BackupSubject
+from backstay.flows.inheritance import Inheritance, check_inheritable
+from backstay.flows.places import Places
 from backstay.flows.point import Base, Gap, chain, moment_of, plan
 from backstay.flows.timetravel import PointSubject, tell_leases
 from backstay.mvcc.delta import Mark, Position
@@ -51,12 +53,14 @@ class Wanted:
         spool_dir: where snapshots and deltas lie while they are worked on.
         revision: which one the new backup is of; None: the newest that is recorded.
         sealing: how hard to compress.
+        keys: opens the repository for keys; None where nobody has named one.
     """
 
     cluster: str
     spool_dir: Path
     revision: int | None = None
     sealing: Sealing = field(default_factory=Sealing)
+    keys: Callable[[], Repository] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,11 @@ def consolidate(
 
     Raises:
         NotFoundError: there is no backup of the cluster.
-        RefusedError: its backups need keys, or another lineage has begun meanwhile.
+        RefusedError: another lineage has begun meanwhile, or keys would lie with the data.
         GapError: revisions on the way are missing.
-        UsageError: the revision needs no recorded changes.
-        CheckFailedError: something is not what was stored, or not what a member said.
+        UsageError: the revision needs no recorded changes, or its keys are nowhere.
+        CheckFailedError: something is not what was stored, or not what a member said, or the
+            cluster has other keys by now.
         SealError: the identity does not open it.
         StoreError: the store refuses.
         SpaceError: a disk is full.
@@ -129,12 +134,35 @@ def consolidate(
         report.warn(f"{base.id} is not verified, so what is made from it won't be, either")
     subject = BackupSubject(repository, found.entry, base.id, identities, wanted.spool_dir)
     point = PointSubject(subject, found.revision, wanted.spool_dir, found.deltas)
-    making = _Making(found.entry, point, clock)
+    making = _Making(found.entry, point, clock, _heir(subject, wanted.keys, clock, report))
     options = Options(
         cluster=wanted.cluster, spool_dir=wanted.spool_dir, sealing=wanted.sealing, origin=making
     )
     part = Part(NAME, making)
     return backup([part], repository, options, companion=making, clock=clock, report=report)
+
+
+def _heir(
+    subject: BackupSubject, keys: Callable[[], Repository] | None, clock: Clock, report: Report
+) -> Companion:
+    """Give what takes over the keys of the old backup, and all else that belongs to it.
+
+    Raises:
+        UsageError: it has keys, and nobody says where.
+        NotFoundError: it should have some, and has none.
+    """
+    manifest = subject.entry.manifest
+    if manifest.kind == _ETCD and manifest.keyring is None:
+        return Alone()
+    check_inheritable(manifest)
+    if keys is None:
+        raise UsageError(
+            f"{manifest.id} is one of kind {manifest.kind}: the new backup needs its keys",
+            "name their repository with --keys-repo or BACKSTAY_KEYS_REPO",
+        )
+    places = Places(data=subject.repository, keys=keys())
+    places.check()
+    return Inheritance(subject, places.keys, clock, report)
 
 
 def _good(repository: Repository, cluster: str, report: Report) -> list[Entry]:
@@ -163,18 +191,20 @@ def choose(
         report: is told of holes.
 
     Raises:
-        RefusedError: the newest backup needs keys.
+        RefusedError: the newest backup has several snapshots.
         GapError: revisions on the way are missing.
         UsageError: the revision needs no recorded changes.
         StoreError: the store refuses.
     """
     last = newest(entries)
-    _check_alone(last.manifest)
+    _check_one(last.manifest)
     lineage = last.manifest.snapshots[0].lineage
     same = [
         entry
         for entry in entries
-        if entry.manifest.snapshots[0].lineage == lineage and _is_alone(entry.manifest)
+        if entry.manifest.snapshots[0].lineage == lineage
+        and entry.manifest.kind == last.manifest.kind
+        and len(entry.manifest.snapshots) == 1
     ]
     if revision is not None:
         return _at(repository, same, revision, report)
@@ -250,16 +280,11 @@ def _revision(entry: Entry) -> int:
     return entry.manifest.revision
 
 
-def _is_alone(manifest: Manifest) -> bool:
-    return manifest.kind == _ETCD and manifest.keyring is None and len(manifest.snapshots) == 1
-
-
-def _check_alone(manifest: Manifest) -> None:
-    if not _is_alone(manifest):
+def _check_one(manifest: Manifest) -> None:
+    if len(manifest.snapshots) > 1:
         raise RefusedError(
-            f"{manifest.id} is one of kind {manifest.kind}: it is not of one etcd alone, and its"
-            " keys are saved under its own name, so no other backup can have them",
-            f"{_FRESH}: `backstay backup {manifest.kind}` saves its keys, too",
+            f"{manifest.id} has {len(manifest.snapshots)} snapshots: a recorder follows one etcd",
+            f"make a backup of the cluster: `backstay backup {manifest.kind}`",
         )
 
 
@@ -270,6 +295,7 @@ class _Making:
     entry: Entry
     point: PointSubject
     clock: Clock
+    heir: Companion
     _changes: Changes | None = None
     _sha256: str = ""
     _report: Report = field(default_factory=Report)
@@ -362,8 +388,9 @@ class _Making:
         assert self._changes is not None, "it was made"
         began = self.clock.monotonic()
         proof = self.point.prove(snapshot, self._changes, self._report)
+        inherited = self.heir.examine(snapshot)
         if proof is None:
-            return ()
+            return inherited
         recorded = self._changes.recorded
         by = "a member" if recorded and proof in recorded.proofs else self.base
         detail = (
@@ -371,10 +398,11 @@ class _Making:
             f" {proof.compact_revision}, as {by} says"
         )
         seconds = self.clock.monotonic() - began
-        return (Check(name="proof", verdict=Verdict.PASS, detail=detail, seconds=seconds),)
+        checked = Check(name="proof", verdict=Verdict.PASS, detail=detail, seconds=seconds)
+        return (checked, *inherited)
 
     def keep(self, run: Run) -> Kept:
-        """Look once more, before it is published; there is nothing to keep.
+        """Look once more, before it is published; then keep what the old backup has.
 
         Raises:
             RefusedError: another lineage has begun, or a check of the old backup has failed.
@@ -390,7 +418,7 @@ class _Making:
                 f"{last.manifest.id} has begun another lineage meanwhile, and `latest` means that",
                 "leave it at that: the old lineage can be restored from as it is",
             )
-        return Kept()
+        return self.heir.keep(run)
 
     @property
     def _repository(self) -> Repository:
