@@ -34,12 +34,12 @@ from backstay.flows.backup import NAME, check_role
 from backstay.flows.recording.asking import Job, Leases, ask_proof
 from backstay.flows.recording.ending import Ending, find_ending
 from backstay.flows.recording.keynames import KeyNames, KeySaver
-from backstay.flows.recording.plan import Open, Options, backoff, seal_now
+from backstay.flows.recording.opendelta import OpenDelta
+from backstay.flows.recording.plan import Options, backoff, seal_now
 from backstay.flows.recording.sealer import Piece, Sealer
 from backstay.flows.recording.tally import Tally
 from backstay.flows.recording.tape import Anchor, Element, Proven, Tape
 from backstay.mvcc.delta import Position, Proof
-from backstay.mvcc.deltawriter import DeltaWriter, Origin
 from backstay.mvcc.tip import SALT_SIZE, Fingerprint
 from backstay.repo.catalogue import Repository
 from backstay.repo.lineage import Lineage, Shown, Stored, continue_or_begin
@@ -51,8 +51,6 @@ from backstay.report import Report, Verdict
 _TICK = 0.2
 #: So many watches in a row that give nothing, and etcd is reached anew.
 _RENEW = 3
-#: Times are noted that many milliseconds apart, or more.
-_MARKS = 5
 #: Seconds for followers to come to where the watch is, before a full snapshot is taken.
 _CATCH_UP = 10.0
 #: Seconds for what is left to be stored, when the recorder is stopped.
@@ -135,19 +133,14 @@ class Recorder:
         self._clock = clock
         self._report = report
         self._stop = stop
-        self._writer_id = secrets.token_hex(8)
         self._sealer = Sealer(repository, options, tally, report, clock, keys=keys)
         self._leases = Leases(self._granted)
+        self._delta = OpenDelta(options.cluster, self._leases, self._key_names)
         self._lineage: Lineage | None = None
         self._known: Stored | None = None
         self._anchor: Anchor | None = None
         self._lost_from = 0
-        self._writer: DeltaWriter | None = None
-        self._writer_since = 0.0
-        self._numbers: dict[str, tuple[int, str]] = {}
         self._left: Piece | None = None
-        self._pending: tuple[int, int] | None = None
-        self._marked = 0
         self._avoid = ""
         self._full: Job[Manifest] | None = None
         self._full_due = 0.0
@@ -300,7 +293,7 @@ class Recorder:
             )
         else:
             self._report.say(f"lineage {lineage.id} begins: {lineage.reason}")
-        self._close_writer()
+        self._close_delta()
         self._lineage, self._anchor, self._known = lineage, None, None
         self._full = None
         self._full_due, self._full_failures = 0.0, 0
@@ -397,7 +390,7 @@ class Recorder:
         if message.changes and message.more:
             return
         if message.changes or message.revision == tape.whole:
-            self._date(tape, now)
+            self._delta.date(tape.whole, now)
 
     def _other(self) -> None:
         assert self._lineage is not None
@@ -409,9 +402,9 @@ class Recorder:
     def _proved(self, tape: Tape, member: _Member) -> None:
         """It is the lineage that is recorded, or the beginning of a new one."""
         self._know(member)
-        if self._writer is None:
-            self._open(tape.next)
         assert self._lineage is not None
+        if not self._delta.is_open:
+            self._delta.begin(self._lineage.id, tape.next)
         if self._lineage.proof is Kind.CONTINUED:
             self._report.say(f"lineage {self._lineage.id} goes on after revision {tape.whole}")
 
@@ -432,59 +425,22 @@ class Recorder:
 
     # The open delta.
 
-    def _open(self, begin: Position) -> DeltaWriter:
-        assert self._lineage is not None
-        number, previous = self._numbers.get(self._lineage.id, (0, ""))
-        origin = Origin(self._options.cluster, self._lineage.id, self._writer_id)
-        self._writer = DeltaWriter(origin, begin, number=number, previous=previous)
-        self._writer_since = time.monotonic()
-        return self._writer
-
     def _add(self, tape: Tape, element: Element, member: _Member) -> None:
         if self._known is None:
             self._know(member)
-        writer = self._writer or self._open(Position(element.main, element.sub))
-        if not writer.changes:
-            self._writer_since = time.monotonic()
-        if element.sub == 0:
-            self._flush_mark(element.main - 1)
-        if element.delete:
-            writer.delete(element.main, element.sub, element.data)
-        else:
-            writer.put(element.main, element.sub, element.data)
-            if self._key_names is not None:
-                self._key_names.see(element.data)
-        if element.lease:
-            self._leases.see(element.lease)
-        if writer.size >= self._options.max_bytes or writer.full:
+        assert self._lineage is not None
+        self._delta.add(self._lineage.id, element)
+        found = self._delta.look()
+        if found is not None and (found.size >= self._options.max_bytes or found.full):
             self._seal(tape)
 
-    def _date(self, tape: Tape, now: int) -> None:
-        """Everything up to a revision has come: note when."""
-        # Where nothing has come since, both times tell something.
-        self._flush_mark(tape.whole)
-        self._pending = (tape.whole, now)
-        writer = self._writer
-        if writer is not None and not writer.changes:
-            self._flush_mark(tape.whole)
-
-    def _flush_mark(self, whole: int) -> None:
-        """Write the last time down, unless one was written just before."""
-        if self._pending is None or self._writer is None:
-            return
-        revision, at = self._pending
-        if revision == whole and at - self._marked >= _MARKS:
-            self._writer.mark(revision, at)
-            self._marked = at
-            self._pending = None
-
     def _seal(self, tape: Tape) -> bool:
-        """Close the open delta and hand it over; whether that took a while."""
-        writer = self._writer
+        """Cut the open delta off and hand it over; whether that took a while."""
         self._anchor = tape.anchor
-        if writer is None or not self._cut(_LEASES):
+        if not self._cut(_LEASES):
             return False
-        self._open(writer.end)
+        assert self._left is not None and self._known is not None  # noqa: PT018
+        self._delta.begin(self._known.lineage, Position(*self._left.written.header.end))
         return self._hand_over()
 
     def _cut(self, patience: float) -> bool:
@@ -493,32 +449,14 @@ class Recorder:
         Args:
             patience: seconds to wait for what was asked about its leases.
         """
-        writer, known, anchor = self._writer, self._known, self._anchor
-        if writer is None or known is None or anchor is None:
+        if self._known is None or self._anchor is None:
             return False
-        self._last_mark(writer, anchor)
-        if not writer.dated:
+        found = self._delta.cut(self._known, self._anchor, now=self._now(), patience=patience)
+        if found is None:
             return False
-        for lease, ttl in self._leases.take(patience if writer.changes else 0).items():
-            writer.lease(lease, ttl)
-        written = writer.finish()
-        self._numbers[known.lineage] = (written.header.number + 1, written.digest)
-        tip = anchor.tip if anchor.tip.digest else None
-        end = replace(known, revision=anchor.revision, tip=tip)
-        self._tally.add(waiting=writer.size)
-        names = frozenset() if self._key_names is None else self._key_names.take()
-        self._left = Piece(written, end, writer.size, names)
+        self._tally.add(waiting=found.size)
+        self._left = found
         return True
-
-    def _last_mark(self, writer: DeltaWriter, anchor: Anchor) -> None:
-        """Date what has come."""
-        pending, self._pending = self._pending, None
-        last = anchor.revision if anchor.count is None else anchor.revision - 1
-        if pending is not None and pending[0] == last:
-            self._marked = pending[1]
-            writer.mark(*pending)
-        elif writer.end.sub:
-            writer.mark(last, self._now())
 
     def _hand_over(self) -> bool:
         """Give the sealer what is left for it; it is kept where the recorder is to stop."""
@@ -532,27 +470,19 @@ class Recorder:
                 waited = True
         return waited
 
-    def _close_writer(self) -> None:
+    def _close_delta(self) -> None:
         """Seal what is open, where another lineage begins: it was proven when it came."""
-        if self._writer is not None and self._writer.begin != self._writer.end and self._cut(0.0):
+        if self._delta.something and self._cut(0.0):
             self._hand_over()
-        self._writer, self._pending = None, None
+        self._delta.drop()
 
     # What is due.
 
     def _work(self, tape: Tape) -> bool:
         """Do what is due; whether that took a while."""
         waited = False
-        writer = self._writer
-        if writer is not None and tape.proven is Proven.YES:
-            now = time.monotonic()
-            delta = Open(
-                something=writer.begin != writer.end,
-                size=writer.size,
-                age=now - self._writer_since,
-                full=writer.full,
-                dated=writer.dated or bool(writer.changes) or self._pending is not None,
-            )
+        delta = self._delta.look()
+        if delta is not None and tape.proven is Proven.YES:
             if seal_now(self._options, delta):
                 waited = self._seal(tape)
             self._look_at_full(tape)
@@ -641,8 +571,7 @@ class Recorder:
             except BackstayError as error:
                 self._report.warn(f"no member said its HashKV: {error}")
             else:
-                if self._writer is not None:
-                    self._writer.prove(found)
+                if self._delta.prove(found):
                     self._tally.add(proofs=1)
         if self._clock.monotonic() >= self._proof_due and tape.whole:
             self._proof_due = self._clock.monotonic() + self._options.prove_every
