@@ -13,7 +13,7 @@ from backstay.errors import BackstayError
 from backstay.repo.catalogue import Entry, Repository
 from backstay.repo.chain import Judged, Range, Standing, judge, ranges
 from backstay.repo.delta import StoredDelta, list_all
-from backstay.repo.roll import take_out
+from backstay.repo.roll import mend, suspects, take_out
 from backstay.repo.store import Locker
 from backstay.report import Report
 
@@ -83,6 +83,7 @@ class Chains:
     report: Report
     _locked: dict[str, datetime] = field(default_factory=dict)
     _going: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    _stale: bool = False
 
     def plan(self, situation: Situation) -> tuple[Range, ...]:
         """Decide what stays and what goes; nothing is removed.
@@ -91,12 +92,19 @@ class Chains:
             StoreError: the store refuses.
         """
         found: list[Range] = []
-        for (cluster, lineage), deltas in sorted(self._listed().items()):
+        listed = self._listed()
+        self._stale = bool(suspects(self.repository, self.cluster, listed))
+        for (cluster, lineage), deltas in sorted(listed.items()):
             self._ask_locks(one for one in self._judge(deltas, situation) if not one.keep)
             judged = self._judge(deltas, situation)
             self._going[cluster, lineage] = {one.delta.path for one in judged if not one.keep}
             found += ranges(judged)
         return tuple(found)
+
+    @property
+    def due(self) -> bool:
+        """Whether the plan has anything to do."""
+        return self._stale or any(self._going.values())
 
     def remove(self, situation: Situation) -> Removed:
         """Remove what the plan says and what still is to go; what fails is told.
@@ -104,11 +112,12 @@ class Chains:
         Args:
             situation: the backups that are there now.
         """
-        if not any(self._going.values()):
+        if not self.due:
             return Removed()
         number = size = 0
         troubles: list[str] = []
         try:
+            self._mend()
             listed = sorted(self._listed().items())
         except BackstayError as error:
             return Removed(troubles=(self._tell("nothing recorded was removed", error),))
@@ -127,6 +136,15 @@ class Chains:
             number += len(going)
             size += sum(delta.stored_size for delta in going)
         return Removed(number, size, tuple(troubles))
+
+    def _mend(self) -> None:
+        """Make rolls anew that say more than there is."""
+        if not self._stale:
+            return
+        listed = self._listed()
+        for path in suspects(self.repository, self.cluster, listed):
+            if mend(self.repository, path, listed):
+                self.report.say(f"{path} named deltas that are gone: it was made anew")
 
     def _tell(self, what: str, error: BackstayError) -> str:
         told = f"{what}: {error}"

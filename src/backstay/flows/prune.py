@@ -223,7 +223,7 @@ class Prune:
 
     def _remove_recorded(self, plan: Plan) -> Removed:
         """Remove what is recorded and leads on from no backup that is there now."""
-        if all(one.keep for one in plan.recorded):
+        if not self._chains.due:
             return Removed()
         try:
             found = [one for cluster in self._clusters() for one in self._look(cluster)]

@@ -13,7 +13,7 @@ delta deletes the rolls that name it first. Source: docs/formats.md.
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -25,7 +25,7 @@ from backstay.errors import FormatError, NotFoundError
 from backstay.mvcc.delta import Position
 from backstay.repo.catalogue import Repository
 from backstay.repo.delta import StoredDelta, list_from
-from backstay.repo.deltaname import LINEAGE, position
+from backstay.repo.deltaname import LINEAGE, deltas_of, position
 from backstay.repo.document import FORMAT, MAX_SIZE, decode, encode
 from backstay.repo.manifest import Short, Text
 from backstay.repo.name import check_cluster
@@ -265,6 +265,77 @@ def take_out(
                 if not any(_last(other).startswith(_figures(run)) for other in paths):
                     _write(repository, run)
             store.delete(path)
+
+
+def suspects(
+    repository: Repository,
+    cluster: str | None,
+    listed: Mapping[tuple[str, str], Sequence[StoredDelta]],
+) -> list[str]:
+    """Find rolls that say more than is listed; from one LIST of rolls.
+
+    A list that left a roll out, while what it names was removed, leaves such a one behind.
+
+    Args:
+        repository: where they lie.
+        cluster: whose; None: of all.
+        listed: all deltas that are listed, by cluster and lineage.
+    """
+    found = []
+    for info in repository.store.list("rolls/" if cluster is None else rolls_of(cluster)):
+        name = _NAME.fullmatch(_last(info.path))
+        if name is None:
+            continue
+        _, whose, lineage, _ = info.path.split("/")
+        numbers = [int(word, 16) for word in name.groups()]
+        begin, end = Position(*numbers[:2]), Position(*numbers[2:4])
+        deltas = listed.get((whose, lineage), ())
+        if sum(begin <= delta.begin and delta.end <= end for delta in deltas) < numbers[6]:
+            found.append(info.path)
+    return found
+
+
+def mend(
+    repository: Repository, path: str, listed: Mapping[tuple[str, str], Sequence[StoredDelta]]
+) -> bool:
+    """Make a roll anew that names deltas which are not there any more.
+
+    Args:
+        repository: where it lies.
+        path: of the roll.
+        listed: as `suspects` takes them, each lineage's in the order of where they begin.
+
+    Returns:
+        Whether it was made anew; not where all that it names is there after all.
+
+    Raises:
+        FormatError: it can't be read.
+        StoreError: the store refuses.
+    """
+    try:
+        roll = read_roll(repository, path)
+    except NotFoundError:
+        return False
+    named = {name for name, _ in roll.deltas}
+    deltas = listed.get((roll.cluster, roll.lineage), ())
+    staying = [delta for delta in deltas if _last(delta.path) in named]
+    missing = named - {_last(delta.path) for delta in staying}
+    folder = deltas_of(roll.cluster, roll.lineage)
+    # A list that lacks them is no proof that they are gone.
+    if not missing or any(_is_there(repository, f"{folder}{name}") for name in missing):
+        return False
+    for run in _runs(staying):
+        _write(repository, run)
+    repository.store.delete(path)
+    return True
+
+
+def _is_there(repository: Repository, path: str) -> bool:
+    try:
+        repository.store.stat(path)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _runs(deltas: Iterable[StoredDelta]) -> Iterator[list[StoredDelta]]:
