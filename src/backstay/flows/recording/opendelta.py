@@ -50,6 +50,11 @@ class OpenDelta:
         """Whether it covers anything, be it that a revision has come to its end."""
         return self._writer is not None and self._writer.begin != self._writer.end
 
+    def is_full(self, max_bytes: int) -> bool:
+        """Whether it has so many bytes of changes, or takes no more of them."""
+        writer = self._writer
+        return writer is not None and (writer.size >= max_bytes or writer.full)
+
     def look(self) -> Open | None:
         """Say how it stands; None where none is open."""
         writer = self._writer

@@ -382,11 +382,7 @@ class Recorder:
         self._anchor = tape.anchor
         if began is not Proven.YES:
             self._proved(tape, member)
-        self._tally.set(
-            heard_at=now / 1000,
-            head=max(self._tally.figures.head, message.revision),
-            recorded=tape.whole,
-        )
+        self._tally.heard(at=now / 1000, head=message.revision, recorded=tape.whole)
         if message.changes and message.more:
             return
         if message.changes or message.revision == tape.whole:
@@ -430,8 +426,7 @@ class Recorder:
             self._know(member)
         assert self._lineage is not None
         self._delta.add(self._lineage.id, element)
-        found = self._delta.look()
-        if found is not None and (found.size >= self._options.max_bytes or found.full):
+        if self._delta.is_full(self._options.max_bytes):
             self._seal(tape)
 
     def _seal(self, tape: Tape) -> bool:

@@ -1,7 +1,7 @@
 """What a recorder counts: for its summary, its metrics and its health."""
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -67,25 +67,38 @@ class Figures:
 
 
 class Tally:
-    """Figures that several threads change."""
+    """Figures that several threads change, some of them with each message of a watch."""
 
     def __init__(self, figures: Figures) -> None:
         self._lock = threading.Lock()
-        self._figures = figures
+        self._values = asdict(figures)
 
     @property
     def figures(self) -> Figures:
         """As they are now."""
         with self._lock:
-            return self._figures
+            return Figures(**self._values)
 
     def add(self, **more: int) -> None:
         """Count up."""
         with self._lock:
-            old = {name: getattr(self._figures, name) + n for name, n in more.items()}
-            self._figures = replace(self._figures, **old)
+            for name, number in more.items():
+                self._values[name] += number
 
     def set(self, **values: Any) -> None:
         """Say what is so now."""
         with self._lock:
-            self._figures = replace(self._figures, **values)
+            self._values.update(values)
+
+    def heard(self, *, at: float, head: int, recorded: int) -> None:
+        """A member has said something.
+
+        Args:
+            at: seconds since 1970.
+            head: the revision at which it stands.
+            recorded: the last revision that has come whole.
+        """
+        with self._lock:
+            values = self._values
+            values["heard_at"], values["recorded"] = at, recorded
+            values["head"] = max(values["head"], head)
