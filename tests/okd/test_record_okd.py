@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import json
+import time
 
 import pytest
 
@@ -95,6 +96,11 @@ def test_what_it_records_comes_back_as_a_pair(cli, etcd, words, tmp_path):
         recorder.until(lambda: last_recorded(cli, INFRASTRUCTURE))
         head = put(etcd, b"/later", b"2")
         recorder.until(lambda: last_recorded(cli, INFRASTRUCTURE) >= head)
+        moment = dt.datetime.now(dt.UTC)
+        # Times are noted a few milliseconds apart.
+        time.sleep(0.05)
+        last = put(etcd, b"/later", b"too late")
+        recorder.until(lambda: last_recorded(cli, INFRASTRUCTURE) >= last)
     [full] = backups(cli)
     assert full["kind"] == "okd"
     verdicts = {check["name"]: check["verdict"] for check in full["checks"]}
@@ -102,6 +108,12 @@ def test_what_it_records_comes_back_as_a_pair(cli, etcd, words, tmp_path):
     assert recorded_keys(cli) == []
     done = restore(cli, full["id"], head, tmp_path / "restored")
     assert done.json["point"]["deltas"] > 0
+    # The same by its time.
+    timed = cli(
+        *("restore", "okd", full["id"], "--identity", "identity.txt", "--version", VERSION),
+        *("--output-dir", tmp_path / "timed", "--to-time", moment.isoformat(), "--json"),
+    )
+    assert timed.json["point"]["to_revision"] == head
     # It goes on where it ended.
     with running(cli, *words) as recorder:
         head = put(etcd, b"/later", b"3")
