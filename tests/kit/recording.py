@@ -74,8 +74,7 @@ class Recording:
                     )
                     recording.whole = recorder.run()
                     # What hangs up under a full backup would only make noise.
-                    if recorder._full is not None:
-                        recorder._full._thread.join(30)
+                    recorder.join(30)
             except BaseException as error:  # noqa: BLE001 - is raised in the test
                 recording.error = error
 

@@ -44,6 +44,10 @@ class Job(Generic[T]):
         """Whether it has ended."""
         return not self._thread.is_alive()
 
+    def join(self, seconds: float) -> None:
+        """Wait until it has ended, or for so long."""
+        self._thread.join(seconds)
+
     def result(self) -> T:
         """What came of it, when it is done; raises what it raised."""
         if self._error is not None:

@@ -82,4 +82,4 @@ def seal_now(options: Options, delta: Open) -> str:
 
 def backoff(failures: int, most: float = 30.0) -> float:
     """Seconds to wait after so many failures in a row."""
-    return min(0.25 * (1 << min(failures, 10)), most)
+    return min(0.25 * (1 << min(failures, 20)), most)

@@ -33,6 +33,7 @@ from backstay.flows.ancestry import Watched
 from backstay.flows.backup import NAME, check_role
 from backstay.flows.recording.asking import Job, Leases, ask_proof
 from backstay.flows.recording.ending import Ending, find_ending
+from backstay.flows.recording.fulls import Fulls
 from backstay.flows.recording.keynames import KeyNames, KeySaver
 from backstay.flows.recording.opendelta import OpenDelta
 from backstay.flows.recording.plan import Options, backoff, seal_now
@@ -40,19 +41,16 @@ from backstay.flows.recording.sealer import Piece, Sealer
 from backstay.flows.recording.tally import Tally
 from backstay.flows.recording.tape import Anchor, Element, Proven, Tape
 from backstay.mvcc.delta import Position, Proof
-from backstay.mvcc.tip import SALT_SIZE, Fingerprint
 from backstay.repo.catalogue import Repository
 from backstay.repo.lineage import Lineage, Shown, Stored, continue_or_begin
 from backstay.repo.lineage import Proof as Kind
 from backstay.repo.manifest import Manifest, Tip
-from backstay.report import Report, Verdict
+from backstay.report import Report
 
 #: Seconds between two looks at what is due.
 _TICK = 0.2
 #: So many watches in a row that give nothing, and etcd is reached anew.
 _RENEW = 3
-#: Seconds for followers to come to where the watch is, before a full snapshot is taken.
-_CATCH_UP = 10.0
 #: Seconds for what is left to be stored, when the recorder is stopped.
 _LEAVE = 8.0
 #: Seconds that a delta waits for the answers about its leases.
@@ -127,7 +125,6 @@ class Recorder:
         self._renew = renew
         self._key_names = None if keys is None else key_names or KeyNames()
         self._repository = repository
-        self._full_backup = full
         self._options = options
         self._tally = tally
         self._clock = clock
@@ -142,9 +139,7 @@ class Recorder:
         self._lost_from = 0
         self._left: Piece | None = None
         self._avoid = ""
-        self._full: Job[Manifest] | None = None
-        self._full_due = 0.0
-        self._full_failures = self._strangers = 0
+        self._fulls = Fulls(full, options.full_every, tally=tally, clock=clock, report=report)
         self._proof: Job[Proof] | None = None
         self._proof_due = clock.monotonic() + options.prove_every
 
@@ -165,6 +160,10 @@ class Recorder:
         finally:
             self._leases.close()
         return self._finish()
+
+    def join(self, seconds: float) -> None:
+        """Wait for a full backup that is being made when the recorder has ended."""
+        self._fulls.join(seconds)
 
     # From where.
 
@@ -192,7 +191,7 @@ class Recorder:
         if ending.hole:
             self._report.warn(f"{ending.hole}: a full backup is made now")
             left = timedelta()
-        self._full_due = self._clock.monotonic() + max(left.total_seconds(), 0.0)
+        self._fulls.due_in(left.total_seconds())
         stored = ending.stored
         self._lineage = Lineage(stored.lineage, stored.predecessor, Kind.CONTINUED, "as stored")
         self._tally.set(lineage=stored.lineage, sealed=ending.end.main - 1)
@@ -295,8 +294,7 @@ class Recorder:
             self._report.say(f"lineage {lineage.id} begins: {lineage.reason}")
         self._close_delta()
         self._lineage, self._anchor, self._known = lineage, None, None
-        self._full = None
-        self._full_due, self._full_failures = 0.0, 0
+        self._fulls.restart()
         self._tally.add(lineages=1)
         self._tally.set(lineage=lineage.id)
 
@@ -485,76 +483,35 @@ class Recorder:
         return waited
 
     def _look_at_full(self, tape: Tape) -> None:
-        if self._full is not None:
-            if not self._full.done:
-                return
-            job, self._full = self._full, None
-            self._full_ended(job)
+        made = self._fulls.ended()
+        if made is not None:
+            self._full_ended(made)
         if self._sealer.keys_saved.is_set():
             # A restore of what comes from now on has all keys in one place.
             self._sealer.keys_saved.clear()
-            self._full_due = 0.0
-        if self._clock.monotonic() < self._full_due or not tape.tip or not tape.whole:
+            self._fulls.due_in(0.0)
+        if not self._fulls.due or not tape.tip or not tape.whole:
             return
         assert self._lineage is not None and self._known is not None  # noqa: PT018
         # What a member says of raft is no measure for its file: etcd 3.4 writes it there later.
         tip = Tip(salt="", digest=tape.tip)
         end = replace(self._known, revision=tape.whole, raft_index=0, tip=tip)
-        watched = Watched(self._lineage, end)
         self._report.say(f"a full backup begins; the watch goes on from revision {tape.whole}")
-        self._full = Job(lambda: self._take_full(watched), "full")
+        self._fulls.begin(self._etcd, Watched(self._lineage, end), self._stop)
 
-    def _take_full(self, watched: Watched) -> Manifest:
-        tip = watched.end.tip
-        assert tip is not None
-        salt = secrets.token_bytes(SALT_SIZE)
-        salted = Tip(salt=salt.hex(), digest=Fingerprint.salted(tip.digest, salt))
-        self._wait_for_followers(watched.end.revision)
-        return self._full_backup(replace(watched, end=replace(watched.end, tip=salted)))
-
-    def _wait_for_followers(self, revision: int) -> None:
-        """A member that is a moment late would look like one whose history went back."""
-        deadline = time.monotonic() + _CATCH_UP
-        while time.monotonic() < deadline:
-            found = [member.status for member in survey(self._etcd).members]
-            if all(s is None or s.header.revision >= revision for s in found):
-                return
-            self._stop.wait(_TICK)
-
-    def _full_ended(self, job: Job[Manifest]) -> None:
+    def _full_ended(self, manifest: Manifest) -> None:
         assert self._lineage is not None
-        try:
-            manifest = job.result()
-        except BackstayError as error:
-            self._full_failed(str(error))
-            return
         found = manifest.snapshots[0]
-        if any(check.verdict is Verdict.FAIL for check in manifest.checks):
-            self._full_failed(f"a check of {manifest.id} failed")
-            return
         if found.lineage != self._lineage.id:
-            self._strangers += 1
             self._begin(
                 Lineage(_fresh(), found.lineage, Kind.UNPROVEN, "the full backup is of another")
             )
-            # One is as it may be. Where each is so there is no end to it.
-            self._full_due = self._clock.monotonic() + backoff(self._strangers, 300.0)
+            self._fulls.refuse()
             raise _AnotherLineage
-        self._full_failures = self._strangers = 0
-        self._full_due = self._clock.monotonic() + self._options.full_every
+        self._fulls.accept(manifest)
         if self._key_names is not None:
             self._key_names.forget()
-        self._tally.add(fulls=1)
-        self._tally.set(full_at=manifest.taken_at.timestamp())
         self._lineage = replace(self._lineage, proof=Kind.CONTINUED, reason=_WATCHED)
-        self._report.say(f"full backup {manifest.id}: revision {manifest.revision}")
-
-    def _full_failed(self, reason: str) -> None:
-        self._full_failures += 1
-        wait = backoff(self._full_failures, 300.0)
-        self._full_due = self._clock.monotonic() + wait
-        self._tally.add(store_errors=1)
-        self._report.warn(f"the full backup failed, it is tried again in {wait:.0f} s: {reason}")
 
     def _look_at_proof(self, tape: Tape) -> None:
         if self._proof is not None:
