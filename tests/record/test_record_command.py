@@ -1,8 +1,10 @@
 """`record etcd` and `timeline` from the command line, in a process of its own."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -142,6 +144,12 @@ def test_metrics_and_health_are_served(cli, etcd):
         assert metric(port, "full_backups_total") == 1
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
             assert answer.read() == b"ok\n"
+        # Who connects and says nothing keeps nobody from being told; nor do many.
+        with contextlib.ExitStack() as stack:
+            for _ in range(10):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
+                assert answer.read() == b"ok\n"
         with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/else", timeout=5)
 
