@@ -169,3 +169,104 @@ def test_promise_1_a_note_can_t_put_other_bytes_in_the_place_of_a_backup(
 class _Key(dict):
     def __hash__(self):
         return hash(self["id"])
+
+
+@pytest.fixture
+def recorded(cli, etcd, tmp_path, first):
+    """A backup and what was recorded after it; gives its ID and the last revision."""
+    from backstay.client.answer import Put
+    from backstay.client.etcd import Etcd as Client
+    from backstay.flows.fetch import BackupSubject
+    from backstay.mvcc.deltawriter import Origin
+    from backstay.repo.catalogue import Repository
+    from backstay.repo.delta import put_delta
+    from backstay.repo.identity import Identities
+    from backstay.repo.stores.file import FileStore
+    from backstay.report import Report
+    from kit import deltas
+    from kit.recording import elements_of
+
+    old = backup(cli)
+    with Client(etcd.access) as client:
+        for number in range(20):
+            client.txn([Put(b"recorded/%d" % (number % 3), b"%d" % number)])
+    late = backup(cli)
+    repository = Repository.open(FileStore(tmp_path / "repo"))
+    identities = Identities.parse((cli.folder / "identity.txt").read_bytes(), "identity")
+    entry = repository.find(late["id"])
+    subject = BackupSubject(repository, entry, late["id"], identities, tmp_path)
+    with subject.opened(Report()) as snapshot:
+        elements = elements_of(snapshot, old["revision"] + 1, late["revision"])
+    origin = Origin("prod", old["snapshots"][0]["lineage"], "w")
+    for one in deltas.chain(elements, old["revision"] + 1, 6, origin=origin):
+        put_delta(repository, one)
+    for path in (late["objects"][0]["path"], f"clusters/prod/backups/{late['id'][5:]}.json"):
+        repository.store.delete(path)
+    return old, late["revision"]
+
+
+def export(cli, old, revision, identity, expect=0):
+    words = ("--to-revision", revision, "-o", f"{identity}-{revision}.db", "--identity", identity)
+    return cli("export", old["id"], *words, expect=expect)
+
+
+def test_promise_8_what_was_recorded_is_sealed_anew_with_all_backups(
+    cli, file_repo, first, second, recorded
+):
+    old, head = recorded
+    export(cli, old, head - 1, "identity.txt")
+    rotate(cli, first, second)
+    one, two = cli("rewrap", "--all", "--identity", "identity.txt", "--json").json
+    assert (one["id"], one["outcome"]) == (old["id"], "rewrapped")
+    lineage = old["snapshots"][0]["lineage"]
+    assert (two["id"], two["outcome"]) == (f"prod/{lineage}", "rewrapped")
+    assert two["deltas"] == two["rewrapped"] == len(two["removed"]) == 4
+    assert "holds the key of none" in export(cli, old, head, "identity.txt", expect=1).err
+    for revision in (head - 7, head):
+        export(cli, old, revision, "second.txt")
+        cli("verify", cli.folder / f"second.txt-{revision}.db")
+    made = cli("hashkv", f"identity.txt-{head - 1}.db", "--json").json
+    export(cli, old, head - 1, "second.txt")
+    assert cli("hashkv", f"second.txt-{head - 1}.db", "--json").json == made
+    assert "0 deltas rewrapped, 4 kept" in cli("rewrap", "--all", "--identity", "second.txt").err
+
+
+def test_deltas_of_chosen_backups_are_asked_for_by_name(cli, file_repo, first, second, recorded):
+    old, _ = recorded
+    rotate(cli, first, second)
+    before = sorted(file_repo.glob("deltas/**/*.age"))
+    for words in ([old["id"]], ["--all", "--no-deltas"], ["--all", "--cluster", "other"]):
+        cli("rewrap", *words, "--identity", "identity.txt")
+        assert sorted(file_repo.glob("deltas/**/*.age")) == before
+    cli("rewrap", old["id"], "--deltas", "--identity", "identity.txt")
+    after = sorted(file_repo.glob("deltas/**/*.age"))
+    assert len(after) == len(before)
+    assert not set(after) & set(before)
+
+
+def test_a_delta_that_can_t_be_sealed_anew_is_named(cli, file_repo, first, second, recorded):
+    rotate(cli, first, second)
+    path = sorted(file_repo.glob("deltas/**/*.age"))[1]
+    path.write_bytes(path.read_bytes()[:-5])
+    done = cli("rewrap", "--all", "--identity", "identity.txt", "--json", expect=3)
+    words = [(one["outcome"], one.get("rewrapped")) for one in done.json]
+    assert words == [("rewrapped", None), ("rewrapped", 3), ("failed", None)]
+    assert path.name in done.json[2]["detail"]
+
+
+def test_promise_2_a_delta_that_was_sealed_anew_is_opened_by_hand(
+    cli, file_repo, first, second, recorded
+):
+    rotate(cli, first, second)
+    cli("rewrap", "--all", "--identity", "identity.txt")
+    path = min(file_repo.glob("deltas/**/*.age"))
+    age = subprocess.run(
+        [needs.binary("age"), "-d", "-i", cli.folder / "second.txt", path],
+        capture_output=True,
+        check=True,
+    )
+    plain = subprocess.run(
+        [needs.binary("zstd"), "-d"], input=age.stdout, capture_output=True, check=True
+    )
+    assert plain.stdout.startswith(b"bckstdlt")
+    assert len(plain.stdout) == int(path.name.split("-")[4], 16)

@@ -1,5 +1,6 @@
 """`backstay rewrap`: seal backups anew, to the recipients of now."""
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,10 +18,12 @@ from backstay.cli.session import Session
 from backstay.errors import BackstayError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from backstay.flows.deltarewrap import DeltasOutcome
     from backstay.flows.rewrap import Options, Outcome
     from backstay.repo.catalogue import Entry, Repository
+    from backstay.report import Report
 
 
 @click.command()
@@ -28,6 +31,11 @@ if TYPE_CHECKING:
 @click.option("--all", "everything", is_flag=True, help="All backups that have other recipients.")
 @click.option(
     "--cluster", shell_complete=complete.clusters, help="With --all: only what is of this cluster."
+)
+@click.option(
+    "--deltas/--no-deltas",
+    default=None,
+    help="Also what was recorded: with IDs of their lineages, with --all (the default there) all.",
 )
 @options.store
 @options.recipients
@@ -43,6 +51,7 @@ def command(
     backups: tuple[str, ...],
     everything: bool,
     cluster: str | None,
+    deltas: bool | None,
     recipient: tuple[str, ...],
     identity: str | None,
     spool_dir: str | None,
@@ -54,7 +63,8 @@ def command(
 
     Each is decrypted with --identity, proven equal to its manifest, sealed and stored anew, and
     read back; then the new objects count, and the old ones are deleted.  It keeps its ID, and is
-    never missing meanwhile.  One that has the recipients of now is left as it is.
+    never missing meanwhile.  One that has the recipients of now is left as it is.  Deltas likewise,
+    one by one: of each there is always a copy that is whole.
     """
     from backstay.flows.rewrap import Options, check_sealed
     from backstay.repo.sealing import Sealing
@@ -71,7 +81,13 @@ def command(
         spool_dir=spool_directory(spool_dir),
         sealing=Sealing(level=level, threads=threads),
     )
-    return _all(session, repository, _chosen(repository, backups, cluster), wanted)
+    chosen = list(_chosen(repository, backups, cluster))
+    work = _Work(repository, wanted, session.report())
+    work.backups(chosen)
+    if everything if deltas is None else deltas:
+        work.deltas(cluster, None if everything else _lineages(chosen))
+    session.close()
+    return _tell(session, work)
 
 
 def _chosen(
@@ -87,55 +103,119 @@ def _chosen(
         yield one if isinstance(one, Entry) else FormatError(one.reason, one.do)
 
 
-def _all(
-    session: Session,
-    repository: "Repository",
-    chosen: "Iterator[Entry | BackstayError]",
-    wanted: "Options",
-) -> int:
-    """Seal one after the other; that one can't be stops no other."""
-    from backstay.clock import SystemClock
-    from backstay.flows.rewrap import rewrap
+def _lineages(chosen: "Iterable[Entry | BackstayError]") -> frozenset[tuple[str, str]]:
+    """Name the lineages of backups, each with its cluster."""
+    manifests = [one.manifest for one in chosen if not isinstance(one, BackstayError)]
+    return frozenset(
+        (manifest.cluster, snapshot.lineage)
+        for manifest in manifests
+        for snapshot in manifest.snapshots
+    )
 
-    clock, report = SystemClock(), session.report()
-    done: list[Outcome] = []
-    failed: list[tuple[str, BackstayError]] = []
-    for one in chosen:
-        if isinstance(one, BackstayError):
-            failed.append(("", one))
-            continue
+
+@dataclass(slots=True)
+class _Work:
+    """What is done, in the words of --json and in those for people; and what failed."""
+
+    repository: "Repository"
+    wanted: "Options"
+    report: "Report"
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    failed: list[tuple[str, BackstayError]] = field(default_factory=list)
+
+    def backups(self, chosen: "Iterable[Entry | BackstayError]") -> None:
+        """Seal one after the other; that one can't be stops no other."""
+        from backstay.clock import SystemClock
+        from backstay.flows.rewrap import rewrap
+
+        clock = SystemClock()
+        for one in chosen:
+            if isinstance(one, BackstayError):
+                self.failed.append(("", one))
+                continue
+            try:
+                outcome = rewrap(self.repository, one, self.wanted, clock=clock, report=self.report)
+            except BackstayError as error:
+                self.failed.append((one.manifest.id, error))
+            else:
+                self._add(_as_json(outcome), f"{outcome.id}: {_words(outcome)}")
+
+    def deltas(self, cluster: str | None, lineages: frozenset[tuple[str, str]] | None) -> None:
+        """Seal what is recorded; that one delta can't be stops no other."""
+        from backstay.clock import SystemClock
+        from backstay.flows.deltarewrap import rewrap_deltas
+
+        found = rewrap_deltas(
+            self.repository,
+            self.wanted,
+            cluster=cluster,
+            lineages=lineages,
+            clock=SystemClock(),
+            report=self.report,
+        )
         try:
-            done.append(rewrap(repository, one, wanted, clock=clock, report=report))
+            for outcome in found:
+                name = f"{outcome.cluster}/{outcome.lineage}"
+                self._add(_deltas_as_json(name, outcome), _deltas_words(name, outcome))
+                self.failed += [(name, failure) for failure in outcome.failures]
         except BackstayError as error:
-            failed.append((one.manifest.id, error))
-    session.close()
+            self.failed.append(("deltas", error))
+
+    def _add(self, row: dict[str, Any], line: str) -> None:
+        self.rows.append(row)
+        self.lines.append(line)
+
+
+def _tell(session: Session, done: _Work) -> int:
     if session.json:
         session.answer(
-            [_as_json(outcome) for outcome in done]
-            + [{"id": name, "outcome": "failed", "detail": str(why)} for name, why in failed]
+            done.rows
+            + [{"id": name, "outcome": "failed", "detail": str(why)} for name, why in done.failed]
         )
     else:
-        for outcome in done:
-            session.tell(f"{outcome.id}: {_words(outcome)}")
-    for name, trouble in failed:
+        for line in done.lines:
+            session.tell(line)
+    for name, trouble in done.failed:
         session.complain(f"{name or 'unreadable'}: {trouble.what}", do=trouble.do)
-    return max((trouble.exit_code for _, trouble in failed), default=0)
+    return max((trouble.exit_code for _, trouble in done.failed), default=0)
+
+
+def _deltas_words(name: str, one: "DeltasOutcome") -> str:
+    words = [f"{one.rewrapped} deltas rewrapped, {one.kept} kept", *_left(one, "copies")]
+    return f"{name}: {', '.join(words)}"
+
+
+def _deltas_as_json(name: str, one: "DeltasOutcome") -> dict[str, Any]:
+    return {
+        "id": name,
+        "outcome": "rewrapped" if one.rewrapped else "kept",
+        "deltas": one.rewrapped + one.kept + len(one.failures),
+        "rewrapped": one.rewrapped,
+        **_gone(one),
+    }
 
 
 def _words(one: "Outcome") -> str:
-    words = [str(one.fate)]
-    if one.removed:
-        words.append(f"{len(one.removed)} old objects deleted")
-    if one.locked:
-        last = max(until for _, until in one.locked)
-        words.append(f"{len(one.locked)} old objects are locked until {last:%Y-%m-%d %H:%M:%SZ}")
-    return ", ".join(words)
+    return ", ".join([str(one.fate), *_left(one, "objects")])
 
 
 def _as_json(one: "Outcome") -> dict[str, Any]:
+    return {"id": one.id, "outcome": str(one.fate), **_gone(one)}
+
+
+def _left(one: "Outcome | DeltasOutcome", what: str) -> list[str]:
+    words = []
+    if one.removed:
+        words.append(f"{len(one.removed)} old {what} deleted")
+    if one.locked:
+        last = max(until for _, until in one.locked)
+        words.append(f"{len(one.locked)} old {what} are locked until {last:%Y-%m-%d %H:%M:%SZ}")
+    return words
+
+
+def _gone(one: "Outcome | DeltasOutcome") -> dict[str, Any]:
     return {
-        "id": one.id,
-        "outcome": str(one.fate),
         "removed": list(one.removed),
         "locked": [{"path": path, "until": until.isoformat()} for path, until in one.locked],
     }

@@ -173,10 +173,13 @@ class Chains:
         store = self.repository.store
         if not isinstance(store, Locker):
             return
-        paths = [one.delta.path for one in going]
+        # A copy that is locked would be left, and be the delta from then on.
+        copies = [(one.delta.path, copy.path) for one in going for copy in one.delta.copies]
         with ThreadPoolExecutor(_WORKERS) as pool:
-            ends = zip(paths, pool.map(store.locked_until, paths), strict=True)
-            self._locked |= {path: end for path, end in ends if end is not None}
+            ends = pool.map(store.locked_until, (copy for _, copy in copies))
+            for (path, _), end in zip(copies, ends, strict=True):
+                if end is not None:
+                    self._locked[path] = max(end, self._locked.get(path, end))
 
     def _remove(
         self,
@@ -194,7 +197,8 @@ class Chains:
         ):
 
             def delete(delta: StoredDelta) -> None:
-                self.repository.store.delete(delta.path)
+                for copy in reversed(delta.copies):
+                    self.repository.store.delete(copy.path)
                 advance(1)
 
             try:

@@ -2,29 +2,53 @@
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 from backstay.closing import Closing
-from backstay.errors import SpaceError
+from backstay.errors import BackstayError, DamagedError, NotFoundError, SealError, SpaceError
 from backstay.files import explained, free_space, unnamed_file
-from backstay.flows.fetch import BackupSubject
 from backstay.flows.spool import MARGIN
 from backstay.mvcc.delta import Delta, read_delta
-from backstay.repo.delta import StoredDelta, check_fetched, fetch_delta
+from backstay.repo.catalogue import Repository
+from backstay.repo.delta import StoredDelta, check_fetched, fetch_delta, listed_now
+from backstay.repo.identity import Identities
 from backstay.report import Report
 
 #: Deltas that are fetched at the same time; each holds a few pieces in memory.
 _FETCHERS = 4
+#: What can be wrong with one copy of a delta, so that another will do.
+_UNFIT = (DamagedError, NotFoundError, SealError)
+
+
+class Source(Protocol):
+    """Where deltas come from."""
+
+    @property
+    def repository(self) -> Repository:
+        """Where they lie."""
+        ...
+
+    @property
+    def identities(self) -> Identities | None:
+        """What opens them; None for repositories without encryption."""
+        ...
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where they lie meanwhile."""
+        ...
 
 
 class Fetched(Closing):
     """Deltas side by side in a nameless file; a context manager that gives it back.
 
     Args:
-        subject: names the repository, the identity and where files lie meanwhile.
+        source: names the repository, the identity and where files lie meanwhile.
         deltas: which.
+        best: whether only the best copy of each will do, though another may be whole.
 
     Attributes:
         data: the mapped file.
@@ -33,11 +57,14 @@ class Fetched(Closing):
         SpaceError: there is not enough room.
     """
 
-    def __init__(self, subject: BackupSubject, deltas: Sequence[StoredDelta]) -> None:
-        self._subject = subject
+    def __init__(
+        self, source: Source, deltas: Sequence[StoredDelta], *, best: bool = False
+    ) -> None:
+        self._source = source
+        self._best = best
         self._deltas = deltas
         self._size = sum(delta.name.size for delta in deltas)
-        self._directory = subject.spool_dir
+        self._directory = source.spool_dir
         free = free_space(self._directory)
         if free < self._size + MARGIN:
             raise SpaceError(
@@ -70,12 +97,7 @@ class Fetched(Closing):
         ):
 
             def fetch(delta: StoredDelta, start: int) -> Delta:
-                subject = self._subject
-                sink = _Slot(self._file.fileno(), start, self._directory)
-                fetch_delta(subject.repository, delta, sink, subject.identities, progress)
-                found = read_delta(self.data, start, delta.name.size, delta.path)
-                check_fetched(delta, found)
-                return found
+                return self._fetch(delta, start, progress)
 
             try:
                 yield from pool.map(fetch, self._deltas, starts)
@@ -83,6 +105,39 @@ class Fetched(Closing):
                 # Also where somebody wants us to stop: what has not begun never will.
                 pool.shutdown(cancel_futures=True)
                 raise
+
+    def _fetch(self, delta: StoredDelta, start: int, progress: Callable[[int], None]) -> Delta:
+        """Take the first copy that proves itself; what is wrong with the best is told otherwise."""
+        first: BackstayError | None = None
+        try:
+            for copy in self._copies(delta):
+                try:
+                    return self._fetch_copy(copy, start, progress)
+                except _UNFIT as error:
+                    first = first or error
+            assert first is not None
+            raise first
+        finally:
+            # Its traceback has this frame, and with it the file: a cycle, which would keep that.
+            first = None
+
+    def _copies(self, delta: StoredDelta) -> Iterator[StoredDelta]:
+        """Give its copies; last those that a rewrap has made since it was listed."""
+        yield delta
+        if self._best:
+            return
+        yield from delta.others
+        known = {copy.path for copy in delta.copies}
+        now = listed_now(self._source.repository, delta)
+        yield from (copy for copy in (now.copies if now else ()) if copy.path not in known)
+
+    def _fetch_copy(self, copy: StoredDelta, start: int, progress: Callable[[int], None]) -> Delta:
+        source = self._source
+        sink = _Slot(self._file.fileno(), start, self._directory)
+        fetch_delta(source.repository, copy, sink, source.identities, progress)
+        found = read_delta(self.data, start, copy.name.size, copy.path)
+        check_fetched(copy, found)
+        return found
 
 
 class _Slot:

@@ -109,7 +109,7 @@ def rewrap(
     if entry.manifest.recipients != repository.config.recipients:
         entry = _Resealing(repository, entry, options, clock, report).make()
         fate = Fate.REWRAPPED
-    removed, locked = _remove(repository, superseded(entry.notes))
+    removed, locked = delete_old(repository, superseded(entry.notes))
     return Outcome(entry.manifest.id, fate, removed, locked)
 
 
@@ -200,10 +200,17 @@ class _Resealing:
         return found
 
 
-def _remove(
+def delete_old(
     repository: Repository, paths: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[tuple[str, datetime], ...]]:
-    """Delete old objects, as far as the store lets them go."""
+    """Delete old objects, as far as the store lets them go.
+
+    Returns:
+        What is gone now, and what is locked until when.
+
+    Raises:
+        StoreError: the store refuses.
+    """
     store, removed, locked = repository.store, [], []
     for path in paths:
         until = store.locked_until(path) if isinstance(store, Locker) else None

@@ -5,13 +5,18 @@ A delta needs no manifest: its name says what a plan must know, and its content 
 its digest. Deltas of one lineage lie in one folder, in the order of the history; since a delta
 spans at most `MAX_REVISIONS`, whoever looks for a revision lists from a little before it.
 
-Whoever deletes one deletes the rolls that name it first (see `roll`).
+A delta that was sealed anew lies there in several copies for a while, or for as long as a lock
+holds: the same bytes in the clear, sealed to other recipients. They are listed as one, with that
+of the latest recipients in front; each proves itself, and whoever reads takes the first that does.
+
+Whoever deletes a delta deletes the rolls that name it first (see `roll`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
 from backstay.errors import DamagedError, UsageError
 from backstay.mvcc.delta import MAX_REVISIONS, Delta, Position
@@ -23,11 +28,15 @@ from backstay.repo.deltaname import (
     PLAIN,
     SEALED,
     DeltaName,
+    Resealed,
     deltas_of,
+    parse_file,
     position,
 )
 from backstay.repo.identity import Identities
+from backstay.repo.manifest import ObjectEntry
 from backstay.repo.name import check_cluster
+from backstay.repo.packing import Readable
 from backstay.repo.sealing import Sealing, seal, unseal_unlisted
 from backstay.repo.store import ObjectInfo, Writer
 
@@ -43,6 +52,8 @@ class StoredDelta:
         path: where it lies.
         stored_size: bytes that it takes there.
         modified: when it came to the store, by the store's clock.
+        resealed: what it was sealed to anew; None of one that is as it was recorded.
+        others: other copies of it, the best of them first.
     """
 
     cluster: str
@@ -51,6 +62,18 @@ class StoredDelta:
     path: str
     stored_size: int
     modified: datetime
+    resealed: Resealed | None = None
+    others: tuple["StoredDelta", ...] = ()
+
+    @property
+    def copies(self) -> tuple["StoredDelta", ...]:
+        """Itself and the others, the best first."""
+        return self, *self.others
+
+    @property
+    def rank(self) -> tuple[int, datetime, str]:
+        """Orders copies: the better one has the later recipients, then came later."""
+        return self.resealed.generation if self.resealed else 0, self.modified, self.path
 
     @property
     def begin(self) -> Position:
@@ -87,6 +110,33 @@ def put_delta(
     return StoredDelta(cluster, lineage, name, path, info.size, info.modified)
 
 
+def put_copy(
+    repository: Repository,
+    stored: StoredDelta,
+    source: Readable,
+    sealing: Sealing | None = None,
+) -> ObjectEntry:
+    """Seal a delta anew, to the recipients of now, and store that beside what is there.
+
+    Args:
+        repository: an encrypted one.
+        stored: which.
+        source: its bytes in the clear, which were proven.
+        sealing: how hard to compress.
+
+    Returns:
+        The object that it became; what the store has is not looked at yet.
+
+    Raises:
+        StoreError: the store refuses.
+        SpaceError: it is full.
+    """
+    config = repository.config
+    mark = Resealed.mint(config.generation, config.recipients)
+    path = f"{deltas_of(stored.cluster, stored.lineage)}{stored.name}{mark}{SEALED}"
+    return seal(source, repository.store, path, config.recipients, sealing).entry(path, "delta")
+
+
 def list_deltas(
     repository: Repository, cluster: str, lineage: str, *, since: int = 0
 ) -> Iterator[StoredDelta]:
@@ -117,10 +167,22 @@ def list_from(
         StoreError: the store refuses.
     """
     folder = deltas_of(cluster, lineage)
-    for info in repository.store.list(folder, after=f"{folder}{position(begin)}"):
-        found = _stored(info, cluster)
-        if found is not None:
-            yield found
+    listed = repository.store.list(folder, after=f"{folder}{position(begin)}")
+    yield from _together(_stored(info, cluster) for info in listed)
+
+
+def listed_now(repository: Repository, delta: StoredDelta) -> StoredDelta | None:
+    """List a delta again; None where it is gone.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    for found in list_from(repository, delta.cluster, delta.lineage, delta.begin):
+        if found.name == delta.name:
+            return found
+        if found.begin > delta.begin:
+            break
+    return None
 
 
 def list_all(repository: Repository, cluster: str | None = None) -> Iterator[StoredDelta]:
@@ -130,21 +192,34 @@ def list_all(repository: Repository, cluster: str | None = None) -> Iterator[Sto
         StoreError: the store refuses.
     """
     prefix = "deltas/" if cluster is None else deltas_of(cluster)
-    for info in repository.store.list(prefix):
-        with suppress(UsageError):
-            found = _stored(info, check_cluster(info.path.split("/")[1]))
-            if found is not None and info.path.startswith(deltas_of(found.cluster, found.lineage)):
-                yield found
+    yield from _together(map(_anywhere, repository.store.list(prefix)))
+
+
+def _together(found: Iterable[StoredDelta | None]) -> Iterator[StoredDelta]:
+    """Give copies of a delta as one; their names follow each other."""
+    ours = (one for one in found if one is not None)
+    for _, group in groupby(ours, key=lambda one: (one.cluster, one.lineage, one.name)):
+        best, *others = sorted(group, key=lambda one: one.rank, reverse=True)
+        yield replace(best, others=tuple(others)) if others else best
+
+
+def _anywhere(info: ObjectInfo) -> StoredDelta | None:
+    """Read the path of a delta of any cluster; None where it is none of ours."""
+    with suppress(UsageError):
+        found = _stored(info, check_cluster(info.path.split("/")[1]))
+        if found is not None and info.path.startswith(deltas_of(found.cluster, found.lineage)):
+            return found
+    return None
 
 
 def _stored(info: ObjectInfo, cluster: str) -> StoredDelta | None:
     """Read a name; None where it is none of ours."""
     *_, lineage, last = info.path.split("/")
-    suffix = next((word for word in (SEALED, PLAIN) if last.endswith(word)), "")
-    name = DeltaName.parse(last.removesuffix(suffix)) if suffix else None
-    if name is None or not LINEAGE.fullmatch(lineage):
+    found = parse_file(last)
+    if found is None or not LINEAGE.fullmatch(lineage):
         return None
-    return StoredDelta(cluster, lineage, name, info.path, info.size, info.modified)
+    name, resealed = found
+    return StoredDelta(cluster, lineage, name, info.path, info.size, info.modified, resealed)
 
 
 def fetch_delta(
@@ -154,7 +229,7 @@ def fetch_delta(
     identities: Identities | None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Fetch, decrypt and unpack a delta: `stored.name.size` bytes come, or an error.
+    """Fetch, decrypt and unpack one copy: `stored.name.size` bytes come, or an error.
 
     What came is proven by `mvcc.delta.read_delta` and `check_fetched`, not here.
 

@@ -14,6 +14,7 @@ delta deletes the rolls that name it first. Source: docs/formats.md.
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from backstay.errors import FormatError, NotFoundError
 from backstay.mvcc.delta import Position
 from backstay.repo.catalogue import Repository
 from backstay.repo.delta import StoredDelta, list_from
-from backstay.repo.deltaname import LINEAGE, deltas_of, position
+from backstay.repo.deltaname import LINEAGE, delta_of, deltas_of, parse_file, position
 from backstay.repo.document import FORMAT, MAX_SIZE, decode, encode
 from backstay.repo.manifest import Short, Text
 from backstay.repo.name import check_cluster
@@ -248,7 +249,8 @@ def take_out(
         StoreError: the store refuses.
     """
     store = repository.store
-    gone = {_last(delta.path) for delta in going}
+    # By the delta, not by the file: it may have been sealed anew since it was rolled.
+    gone = {str(delta.name) for delta in going}
     reach = max(delta.end for delta in going)
     paths = [info.path for info in store.list(rolls_of(cluster, lineage))]
     for path in paths:
@@ -256,11 +258,11 @@ def take_out(
         if name is None or Position(int(name[1], 16), int(name[2], 16)) > reach:
             continue
         try:
-            named = {name for name, _ in read_roll(repository, path).deltas}
+            named = {delta_of(name) for name, _ in read_roll(repository, path).deltas}
         except NotFoundError:  # another prune was faster
             continue
         if named & gone:
-            for run in _runs(delta for delta in staying if _last(delta.path) in named):
+            for run in _runs(delta for delta in staying if str(delta.name) in named):
                 # One that was killed may have written it before.
                 if not any(_last(other).startswith(_figures(run)) for other in paths):
                     _write(repository, run)
@@ -316,13 +318,12 @@ def mend(
         roll = read_roll(repository, path)
     except NotFoundError:
         return False
-    named = {name for name, _ in roll.deltas}
+    named = {delta_of(name): name for name, _ in roll.deltas}
     deltas = listed.get((roll.cluster, roll.lineage), ())
-    staying = [delta for delta in deltas if _last(delta.path) in named]
-    missing = named - {_last(delta.path) for delta in staying}
-    folder = deltas_of(roll.cluster, roll.lineage)
+    staying = [delta for delta in deltas if str(delta.name) in named]
+    missing = named.keys() - {str(delta.name) for delta in staying}
     # A list that lacks them is no proof that they are gone.
-    if not missing or any(_is_there(repository, f"{folder}{name}") for name in missing):
+    if not missing or any(_is_there(repository, roll, named[name]) for name in missing):
         return False
     for run in _runs(staying):
         _write(repository, run)
@@ -330,12 +331,18 @@ def mend(
     return True
 
 
-def _is_there(repository: Repository, path: str) -> bool:
-    try:
-        repository.store.stat(path)
-    except NotFoundError:
+def _is_there(repository: Repository, roll: Roll, name: str) -> bool:
+    """Whether what a roll names is there, or another copy of that delta."""
+    with suppress(NotFoundError):
+        repository.store.stat(f"{deltas_of(roll.cluster, roll.lineage)}{name}")
+        return True
+    delta = parse_file(name)
+    if delta is None:
         return False
-    return True
+    for found in list_from(repository, roll.cluster, roll.lineage, delta[0].begin):
+        if found.name >= delta[0]:
+            return found.name == delta[0]
+    return False
 
 
 def _runs(deltas: Iterable[StoredDelta]) -> Iterator[list[StoredDelta]]:
