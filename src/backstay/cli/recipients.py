@@ -157,8 +157,8 @@ def _tell_change(
     url = repository.store.url
     session.tell(f"{url} is sealed to {len(config.recipients)} from now on")
     session.tell(columns([("", name) for name in config.recipients]))
-    more = "" if config.role == "keys" else ": `backstay rewrap` seals them anew"
-    session.tell(f"Its {_what(repository)} of before keep theirs{more}.")
+    what = _what(repository)
+    session.tell(f"Its {what} of before keep theirs: `backstay rewrap` seals them anew.")
     if pinned:
         session.tell("Mend what is pinned (--recipient, backstay.toml): the old set is refused.")
 

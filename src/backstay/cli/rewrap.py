@@ -9,6 +9,7 @@ from backstay.cli import complete, options
 from backstay.cli.connect import (
     StoreOptions,
     no_identity,
+    open_keys_repository,
     open_repository,
     read_identities,
     spool_directory,
@@ -18,9 +19,10 @@ from backstay.cli.session import Session
 from backstay.errors import BackstayError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from backstay.flows.deltarewrap import DeltasOutcome
+    from backstay.flows.keyrewrap import Meant
     from backstay.flows.rewrap import Options, Outcome
     from backstay.repo.catalogue import Entry, Repository
     from backstay.report import Report
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 )
 @options.store
 @options.recipients
+@options.keys_store
+@options.keys_recipients
 @options.identity
 @options.spool
 @sealing
@@ -53,6 +57,8 @@ def command(
     cluster: str | None,
     deltas: bool | None,
     recipient: tuple[str, ...],
+    keys_repo: str | None,
+    keys_recipient: tuple[str, ...],
     identity: str | None,
     spool_dir: str | None,
     level: int,
@@ -65,6 +71,9 @@ def command(
     read back; then the new objects count, and the old ones are deleted.  It keeps its ID, and is
     never missing meanwhile.  One that has the recipients of now is left as it is.  Deltas likewise,
     one by one: of each there is always a copy that is whole.
+
+    With --keys-repo the keyrings of the backups too, to the recipients of that repository; --repo
+    may also be one for keys itself, and ID the name of a keyring.
     """
     from backstay.flows.rewrap import Options, check_sealed
     from backstay.repo.sealing import Sealing
@@ -73,19 +82,35 @@ def command(
         raise UsageError("which backups is not clear", "give IDs, or --all (with --cluster)")
     repository = open_repository(StoreOptions.of(store), recipient)
     check_sealed(repository)
+    of_keys = repository.config.role == "keys"
+    if of_keys and deltas:
+        raise UsageError(f"{repository.store.url} is for keys, and has no deltas")
+    keys = None
+    if keys_repo and not of_keys:
+        more = {"keys_repo": keys_repo, "keys_recipient": keys_recipient}
+        keys = open_keys_repository(store | more)
     identities = read_identities(identity)
     if identities is None:
-        raise no_identity(f"the backups in {repository.store.url}")
+        raise no_identity(f"the {'keyrings' if of_keys else 'backups'} in {repository.store.url}")
     wanted = Options(
         identities=identities,
         spool_dir=spool_directory(spool_dir),
         sealing=Sealing(level=level, threads=threads),
     )
-    chosen = list(_chosen(repository, backups, cluster))
     work = _Work(repository, wanted, session.report())
-    work.backups(chosen)
-    if everything if deltas is None else deltas:
-        work.deltas(cluster, None if everything else _lineages(chosen))
+    also = everything if deltas is None else deltas
+    if of_keys:
+        work.keyrings(repository, _named(repository, backups, cluster))
+    else:
+        chosen = list(_chosen(repository, backups, cluster))
+        work.backups(chosen)
+        lineages = _lineages(chosen) if backups else None
+        if also:
+            work.deltas(cluster, lineages)
+        if keys is not None:
+            work.keyrings(keys, _belonging(repository, keys, chosen, cluster, lineages, also))
+        else:
+            _tell_left(work.report, chosen)
     session.close()
     return _tell(session, work)
 
@@ -101,6 +126,53 @@ def _chosen(
         return
     for one in repository.backups(cluster):
         yield one if isinstance(one, Entry) else FormatError(one.reason, one.do)
+
+
+def _named(keys: "Repository", names: tuple[str, ...], cluster: str | None) -> "Iterator[Meant]":
+    """Find the keyrings of a repository for keys: all, or those of some names."""
+    from backstay.errors import NotFoundError
+    from backstay.flows.keyrewrap import all_keyrings
+
+    missing = set(names)
+    for one in all_keyrings(keys, cluster=cluster):
+        if not names:
+            yield one
+        elif not isinstance(one, tuple) and one.header.id in names:
+            missing.discard(one.header.id)
+            yield one
+    for name in sorted(missing):
+        what = f"{keys.store.url} has no keyring {name[:200]}"
+        yield name, NotFoundError(what, "`backstay recipients check` names them")
+
+
+def _belonging(  # noqa: PLR0917 - what was chosen, from all sides
+    repository: "Repository",
+    keys: "Repository",
+    chosen: "Sequence[Entry | BackstayError]",
+    cluster: str | None,
+    lineages: frozenset[tuple[str, str]] | None,
+    also: bool,
+) -> "Iterator[Meant]":
+    """Find the keyrings of backups, and those that their recorded changes need."""
+    from backstay.flows.keyrewrap import all_keyrings, keyrings_of
+
+    data = repository.config.repository
+    if lineages is None:
+        yield from all_keyrings(keys, data=data, cluster=cluster)
+        return
+    yield from keyrings_of(keys, [one for one in chosen if not isinstance(one, BackstayError)])
+    if also:
+        yield from all_keyrings(keys, data=data, lineages=lineages)
+
+
+def _tell_left(report: "Report", chosen: "Sequence[Entry | BackstayError]") -> None:
+    entries = [one for one in chosen if not isinstance(one, BackstayError)]
+    number = sum(one.manifest.keyring is not None for one in entries)
+    if number:
+        report.warn(
+            f"{number} of these have keyrings, which keep their recipients: name the repository for"
+            " keys with --keys-repo"
+        )
 
 
 def _lineages(chosen: "Iterable[Entry | BackstayError]") -> frozenset[tuple[str, str]]:
@@ -140,6 +212,24 @@ class _Work:
                 self.failed.append((one.manifest.id, error))
             else:
                 self._add(_as_json(outcome), f"{outcome.id}: {_words(outcome)}")
+
+    def keyrings(self, keys: "Repository", meant: "Iterable[Meant]") -> None:
+        """Seal one keyring after the other; that one can't be stops no other."""
+        from backstay.clock import SystemClock
+        from backstay.flows.keyrewrap import rewrap_keyring
+
+        clock = SystemClock()
+        for one in meant:
+            if isinstance(one, tuple):
+                self.failed.append(one)
+                continue
+            name = f"keyring {one.header.id}"
+            try:
+                outcome = rewrap_keyring(keys, one, self.wanted, clock=clock, report=self.report)
+            except BackstayError as error:
+                self.failed.append((name, error))
+            else:
+                self._add(_as_json(outcome) | {"keyring": True}, f"{name}: {_words(outcome)}")
 
     def deltas(self, cluster: str | None, lineages: frozenset[tuple[str, str]] | None) -> None:
         """Seal what is recorded; that one delta can't be stops no other."""

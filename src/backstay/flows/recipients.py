@@ -73,7 +73,7 @@ def holdings(
         return tuple(
             one
             if isinstance(one, Unreadable)
-            else Holding(one.header.id, one.header.recipients, (one.header.object,))
+            else Holding(one.header.id, one.header.recipients, one.header.parts)
             for one in keyrings.headers(repository, cluster)
         )
     return tuple(

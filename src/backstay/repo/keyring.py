@@ -11,6 +11,8 @@ objects: one digest binds all, and what is said of the keys in the clear can be 
 anything is opened. The keyring has a nonce, so the SHA-256 of what is in it tells nobody
 anything.
 
+Of one that was sealed anew the parts lie in a folder of its name (see `keyring_reseal`).
+
 A keyring lies only in a repository of role `keys` (promise 5). Nothing of another role's sweep
 touches it: it is under a folder of its own, and an object without a header is left alone until it
 is older than the safe age.
@@ -52,11 +54,13 @@ from backstay.repo.keyring_document import (
     parse_header,
     parse_keyring,
 )
+from backstay.repo.keyring_reseal import KeyringNote, applied, parse_note
 from backstay.repo.lock import unlocked
 from backstay.repo.manifest import KeyringEntry, ObjectEntry
 from backstay.repo.name import BackupId, Run, check_cluster
 from backstay.repo.packing import Readable
 from backstay.repo.probe import left_over
+from backstay.repo.reseal import superseded
 from backstay.repo.sealing import seal, unseal
 from backstay.repo.store import ObjectInfo, Store
 
@@ -67,12 +71,15 @@ __all__ = [
     "Kms",
     "Saved",
     "SavedKey",
+    "again",
     "check_meant",
     "check_place",
     "find",
     "headers",
     "load",
     "of_runs",
+    "part_of",
+    "publish_note",
     "remove",
     "save",
     "sweep",
@@ -92,14 +99,17 @@ class Saved:
     """A keyring that lies in a repository; it was not opened.
 
     Attributes:
-        header: what is said of it in the clear.
+        header: what is said of it in the clear; of one that was sealed anew, where its parts lie
+            now.
         digest: SHA-256 of the header's bytes, hex: what the manifest has.
         written: when the header came to the store, by the store's clock.
+        notes: that it was sealed anew.
     """
 
     header: KeyringHeader
     digest: str
     written: datetime
+    notes: tuple[KeyringNote, ...] = ()
 
     @property
     def entry(self) -> KeyringEntry:
@@ -193,13 +203,18 @@ def _seal(repository: Repository, keyring: Keyring, path: str) -> ObjectEntry:
 def _publish(store: Store, header: KeyringHeader, path: str) -> KeyringEntry:
     data = encode(header)
     parse_header(data, path)
+    _put(store, data, path)
+    digest = hashlib.sha256(data).hexdigest()
+    return KeyringEntry(repository=header.repository, digest=digest)
+
+
+def _put(store: Store, data: bytes, path: str) -> None:
+    """Write a document, and take it away again where the store did not keep it."""
     store.put_new(path, data)
     if _read_back(store, path, MAX_SIZE) != data:
         with suppress(BackstayError):
             store.delete(path)
         raise _not_kept(store, path)
-    digest = hashlib.sha256(data).hexdigest()
-    return KeyringEntry(repository=header.repository, digest=digest)
 
 
 def _read_back(store: Store, path: str, limit: int) -> bytes:
@@ -267,34 +282,52 @@ def headers(repository: Repository, cluster: str | None = None) -> tuple[Saved |
     """
     check_place(repository)
     names = repository.clusters() if cluster is None else (check_cluster(cluster),)
-    infos = [
-        info
-        for name in names
-        for info in repository.store.list(_folder(name))
-        if _part(info.path, _HEADER)
-    ]
+    listed = [info for name in names for info in repository.store.list(_folder(name))]
+    infos = [info for info in listed if _part(info.path, _HEADER)]
     if not infos:
         return ()
+    beside: dict[str, list[str]] = {}
+    for info in listed:
+        if _is_note(info.path):
+            beside.setdefault(info.path.rpartition("/")[0], []).append(info.path)
+
+    def read(info: ObjectInfo) -> Saved | Unreadable:
+        return _listed(repository, info, beside.get(info.path.removesuffix(_HEADER), ()))
+
     with ThreadPoolExecutor(max_workers=min(_READERS, len(infos))) as pool:
         try:
-            found = list(pool.map(lambda info: _listed(repository, info), infos))
+            found = list(pool.map(read, infos))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return tuple(sorted(found, key=lambda one: one.written, reverse=True))
 
 
-def _listed(repository: Repository, info: ObjectInfo) -> Saved | Unreadable:
+def _listed(
+    repository: Repository, info: ObjectInfo, notes: Iterable[str] | None = None
+) -> Saved | Unreadable:
     try:
-        return _read(repository, info)
+        return _read(repository, info, notes=notes)
     except (FormatError, NotFoundError, DamagedError) as error:
         cluster = info.path.split("/")[1]
         do = error.do or "update backstay, or use another backup"
         return Unreadable(cluster, info.path, error.what, do, info.modified)
 
 
-def _read(repository: Repository, info: ObjectInfo, digest: str | None = None) -> Saved:
-    """Read a header, and hold it to its place; with a digest, to that before anything else."""
+def _read(
+    repository: Repository,
+    info: ObjectInfo,
+    digest: str | None = None,
+    notes: Iterable[str] | None = None,
+) -> Saved:
+    """Read a header, and hold it to its place; with a digest, to that before anything else.
+
+    Args:
+        repository: where it lies.
+        info: the header.
+        digest: which it must have; None: any.
+        notes: paths of notes on it; None: they are looked for.
+    """
     data = repository.store.read(info.path, MAX_SIZE)
     found = hashlib.sha256(data).hexdigest()
     if digest is not None and found != digest:
@@ -312,7 +345,42 @@ def _read(repository: Repository, info: ObjectInfo, digest: str | None = None) -
         raise FormatError(f"{info.path} is the keyring of {header.id}, or names what is not its")
     if header.repository != repository.config.repository:
         raise FormatError(f"{info.path} was copied from another repository")
-    return Saved(header, found, info.modified)
+    if notes is None:
+        notes = [one.path for one in repository.store.list(path) if _is_note(one.path)]
+    said = tuple(
+        parse_note(repository.store.read(one, MAX_SIZE), one, header, found) for one in notes
+    )
+    return Saved(applied(header, said, info.path), found, info.modified, said)
+
+
+def again(repository: Repository, saved: Saved) -> Saved:
+    """Read what is said of a keyring once more.
+
+    Raises:
+        NotFoundError: it is gone.
+        DamagedError: its header was changed.
+        FormatError: something that is said of it can't be read.
+        StoreError: the store refuses.
+    """
+    path = _path(saved.header.cluster, saved.header.name) + _HEADER
+    return _read(repository, repository.store.stat(path), saved.digest)
+
+
+def part_of(saved: Saved, part: ObjectEntry, run: Run) -> str:
+    """Name the place of a part that is sealed anew."""
+    suffix = _ARCHIVE if part == saved.header.archive else _SEALED
+    return f"{_path(saved.header.cluster, saved.header.name)}/{run.name}{suffix}"
+
+
+def publish_note(repository: Repository, saved: Saved, note: KeyringNote, run: Run) -> None:
+    """Make parts count that were sealed anew, in one put, and read back what says so.
+
+    Raises:
+        FormatError: it names what is not the keyring's.
+        StoreError: the store refuses, or did not keep what was written; then the old ones count.
+    """
+    path = f"{_path(saved.header.cluster, saved.header.name)}/{run.name}{_HEADER}"
+    _put(repository.store, encode(note), path)
 
 
 def load(repository: Repository, saved: Saved, identities: Identities | None) -> Keyring:
@@ -382,10 +450,12 @@ def remove(repository: Repository, saved: Saved) -> None:
     Raises:
         StoreError: the store refuses.
     """
-    repository.store.delete(_path(saved.header.cluster, saved.header.name) + _HEADER)
-    repository.store.delete(saved.header.object.path)
-    if saved.header.archive is not None:
-        repository.store.delete(saved.header.archive.path)
+    store, path = repository.store, _path(saved.header.cluster, saved.header.name)
+    store.delete(path + _HEADER)
+    parts = [part.path for part in saved.header.parts]
+    # What a rewrap has left, too.
+    for part in {*parts, *superseded(saved.notes), *(info.path for info in store.list(path))}:
+        store.delete(part)
 
 
 def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
@@ -411,20 +481,38 @@ def sweep(repository: Repository, age: timedelta = SAFE_AGE) -> Swept:
 
 
 def _half(store: Store, cluster: str, before: datetime) -> list[ObjectInfo]:
-    sealed = [info for info in store.list(_folder(cluster)) if _sealed(info.path)]
-    if not any(info.modified < before for info in sealed):
+    found = store.list(_folder(cluster))
+    old = [info for info in found if info.modified < before and _needs(info.path)]
+    if not old:
         return []
     # Listed after the objects: a header that comes meanwhile is seen here.
-    whole = {_part(info.path, _HEADER) for info in store.list(_folder(cluster))}
-    left = [info for info in sealed if info.modified < before and _sealed(info.path) not in whole]
+    there = {info.path for info in store.list(_folder(cluster))}
+    left = [info for info in old if not _needs(info.path) <= there]
     # What a list leaves out may be there all the same: without its keys a backup is worth nothing.
-    return [info for info in left if not _is_there(store, _path(cluster, _sealed(info.path)))]
+    return [info for info in left if not all(_is_there(store, one) for one in _needs(info.path))]
+
+
+def _needs(path: str) -> set[str]:
+    """Name what must be there so that an object is part of a keyring; empty: it needs nothing."""
+    if name := _sealed(path):
+        return {f"{path.rpartition('/')[0]}/{name}{_HEADER}"}
+    folder, _, last = path.rpartition("/")
+    if not _part(f"{folder}{_HEADER}", _HEADER):
+        return set()
+    # Sealed anew: it needs its note, and the note the header.
+    name = last.partition(".")[0]
+    ours = _NAME.fullmatch(name) and last.removeprefix(name) in {_SEALED, _ARCHIVE, _HEADER}
+    return {f"{folder}{_HEADER}", f"{folder}/{name}{_HEADER}"} if ours else set()
+
+
+def _is_note(path: str) -> bool:
+    """Whether a path is that of a note that a keyring was sealed anew."""
+    return path.endswith(_HEADER) and bool(_needs(path))
 
 
 def _is_there(store: Store, path: str) -> bool:
-    """Whether a keyring has a header, by its path without an ending."""
     try:
-        store.stat(f"{path}{_HEADER}")
+        store.stat(path)
     except NotFoundError:
         return False
     return True

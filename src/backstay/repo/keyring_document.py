@@ -249,6 +249,11 @@ class KeyringHeader(msgspec.Struct, frozen=True, kw_only=True):
         """Its full name: `CLUSTER/TIME-RAND`."""
         return f"{self.cluster}/{self.name}"
 
+    @property
+    def parts(self) -> tuple[ObjectEntry, ...]:
+        """What is sealed: the keyring, and its archive where there is one."""
+        return (self.object,) if self.archive is None else (self.object, self.archive)
+
 
 def parse_keyring(data: bytes, name: str) -> Keyring:
     """Read a keyring, and hold the names and hashes of its keys to the keys.
@@ -279,7 +284,15 @@ def parse_header(data: bytes, name: str) -> KeyringHeader:
     Raises:
         FormatError: it is none, contradicts itself, or is too new.
     """
-    header = _checked(decode(data, KeyringHeader, name), name)
+    return check_bounds(_checked(decode(data, KeyringHeader, name), name), name)
+
+
+def check_bounds(header: KeyringHeader, name: str) -> KeyringHeader:
+    """Give a header back if its parts are as large as parts can be.
+
+    Raises:
+        FormatError: no keyring has as many bytes.
+    """
     if header.object.size > MAX_KEYRING or header.object.stored_size > MAX_KEYRING:
         raise FormatError(f"{name}: no keyring has as many bytes as it says")
     archive = header.archive

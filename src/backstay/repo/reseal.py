@@ -11,6 +11,7 @@ rewraps at the same time have written, that with the later paths. Source: docs/f
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import msgspec
 
@@ -45,8 +46,17 @@ def publish(store: Store, note: Note) -> None:
         )
 
 
-def current(notes: Sequence[Note]) -> Resealing | None:
-    """Choose the resealing that counts; None where a backup was never sealed anew."""
+class Told(Protocol):
+    """What may say that something was sealed anew."""
+
+    @property
+    def resealed(self) -> Resealing | None:
+        """How; None where it says nothing of it."""
+        ...
+
+
+def current(notes: Sequence[Told]) -> Resealing | None:
+    """Choose the resealing that counts; None where something was never sealed anew."""
     found = [note.resealed for note in notes if note.resealed is not None]
     return max(found, key=_order, default=None)
 
@@ -103,8 +113,8 @@ def _moved(entry: ObjectEntry, one: Resealing) -> ObjectEntry:
     )
 
 
-def superseded(notes: Sequence[Note]) -> tuple[str, ...]:
-    """Name the places where a backup's objects lay before, and do not any more."""
+def superseded(notes: Sequence[Told]) -> tuple[str, ...]:
+    """Name the places where objects lay before, and do not any more."""
     one = current(notes)
     if one is None:
         return ()
