@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
+import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -22,11 +24,11 @@ from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config, with_recipients
 from backstay.repo.delta import fetch_delta, list_all, list_deltas, put_delta
 from backstay.repo.identity import Identities, generate
-from backstay.repo.roll import recorded, roll_up
+from backstay.repo.roll import mend, recorded, roll_up, suspects
 from backstay.repo.sealing import Sealing
 from backstay.repo.stores.s3 import Bucket, S3Store
 from backstay.report import Report
-from kit import deltas, s3
+from kit import deltas, process, s3
 from kit.faulty_store import Fault, FaultyStore
 from kit.recording import at, elements_of, hashkv_at
 
@@ -369,6 +371,47 @@ def test_rolls_say_what_they_said(scene):
     scene.run()
     assert spans() == before
     assert roll_up(scene.bench.repository, "prod", scene.lineage, least=1) == 0
+
+
+def test_a_roll_of_deltas_that_are_gone_is_mended_after_a_rewrap_too(scene):
+    """It names the copies of before, and stands for deltas."""
+    repository = scene.bench.repository
+    roll_up(repository, "prod", scene.lineage, least=1)
+    scene.run()
+    key = ("prod", scene.lineage)
+    assert suspects(repository, "prod", {key: scene.listed}) == []
+    # A late list is no proof that they are gone.
+    [first] = suspects(repository, "prod", {key: scene.listed[1:]})
+    assert not mend(repository, first, {key: scene.listed[1:]})
+    scene.bench.store.delete(scene.listed[0].path)
+    [path] = suspects(repository, "prod", {key: scene.listed})
+    assert mend(repository, path, {key: scene.listed})
+    [stretch] = recorded(repository, "prod")[scene.lineage]
+    assert (stretch.begin, stretch.deltas) == (scene.listed[0].begin, _NUMBER - 1)
+
+
+def test_promise_1_a_program_that_is_killed_leaves_every_revision(scene):
+    again, home = Again(scene), scene.bench.spool.parent
+    (home / "first.txt").write_text(scene.first)
+    words = ("rewrap", "--all", "--identity", "first.txt", "--spool-dir", str(scene.bench.spool))
+
+    def start():
+        return process.start(words, home, {"BACKSTAY_REPO": scene.bench.store.url})
+
+    began = time.monotonic()
+    running = start()
+    _, err = running.communicate()
+    assert running.returncode == 0, err
+    took = time.monotonic() - began
+    again.back()
+    for part in (6, 7, 8, 9):
+        running = start()
+        time.sleep(took * part / 10)
+        process.stop(running, signal.SIGKILL)
+        scene.assert_restorable(scene.both)
+        assert not list(scene.bench.spool.iterdir())
+        scene.assert_finished()
+        again.back()
 
 
 def test_where_the_recipients_never_changed_nothing_is_sealed_anew(bench):
