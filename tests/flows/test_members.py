@@ -180,6 +180,27 @@ def test_promise_4_a_member_that_lags_is_waited_for_and_then_named(cluster):
         assert len({one.hash.hash for one in found.answered}) == 1
 
 
+def test_a_follower_that_has_missed_changes_is_waited_for_and_agrees(bench, three):
+    """It stood still while they came, and goes on when it is asked already."""
+    slow = three.followers()[0]
+    other = next(member for member in three.members if member is not slow)
+    os.kill(slow.pid, signal.SIGSTOP)
+    late = threading.Timer(1.0, lambda: os.kill(slow.pid, signal.SIGCONT))
+    try:
+        with Client(other.access) as client:
+            for number in range(200):
+                head = client.put(b"missed/%d" % number, b"value")
+        late.start()
+        made = back_up(bench, three.access)
+    finally:
+        os.kill(slow.pid, signal.SIGCONT)
+    late.join()
+    found = members(made)
+    assert found.verdict is Verdict.PASS, found.detail
+    assert "on 3 of 3" in found.detail
+    assert {entry.revision for entry in entries(made) if entry.name == slow.name} == {head}
+
+
 def test_a_learner_is_no_voter_and_is_named(bench, three):
     learner = three.add(learner=True)
     found = members(back_up(bench, three.access))
