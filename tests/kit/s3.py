@@ -9,8 +9,9 @@ create-only puts; moto's server (`with s3.conditional() as server`) honours them
 """
 
 import datetime as dt
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from backstay.demo.s3 import S3Server, ServerCertificate, s3_server
@@ -58,6 +59,7 @@ def conditional(bucket: str = BUCKET, *, locking: bool = False) -> Iterator[S3Se
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    server._server.app = _one_at_a_time(server._server.app)
     try:
         host, port = server.get_host_and_port()
         running = S3Server(f"http://{host}:{port}", "testing", "testing", Path("/nowhere"), None, 0)
@@ -73,3 +75,14 @@ def conditional(bucket: str = BUCKET, *, locking: bool = False) -> Iterator[S3Se
         yield running
     finally:
         server.stop()
+
+
+def _one_at_a_time(app):
+    """Let create-only puts in one by one: moto looks, and then writes, as S3 does in one step."""
+    lock = threading.Lock()
+
+    def guarded(environ, start_response):
+        with lock if "HTTP_IF_NONE_MATCH" in environ else nullcontext():
+            return app(environ, start_response)
+
+    return guarded
