@@ -15,6 +15,7 @@ BYTES = 2
 FIXED32 = 5
 
 _MAX_VARINT_BYTES = 10
+_MAX_TAG_BYTES = 5
 _MAX_UINT64 = (1 << 64) - 1
 
 
@@ -63,9 +64,11 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """
     offset = 0
     while offset < len(data):
+        begin = offset
         tag, offset = read_varint(data, offset)
         number, kind = tag >> 3, tag & 7
-        if not 0 < number < 1 << 29:
+        # Nobody writes a tag with zeros behind it, and not every reader takes it.
+        if not 0 < number < 1 << 29 or offset - begin > _MAX_TAG_BYTES:
             raise MalformedError(f"there is no field number {number}")
         value: int | bytes
         if kind == VARINT:
