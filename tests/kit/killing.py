@@ -15,6 +15,7 @@ The program runs in a process of its own, born of one that has everything import
 
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import os
 import signal
@@ -242,6 +243,10 @@ def run_program(words: list[str], variables: dict[str, str], folder: str, log: s
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for number in (1, 2):
         os.dup2(file, number)
+    # Where other tests have started the server that forks, it has other modules; what is changed
+    # below must have been imported by those that use it.
+    for name in PRELOADED:
+        importlib.import_module(name)
     from backstay.cli.main import main
     from backstay.kinds.hosted.quiescing import quiesce
 
