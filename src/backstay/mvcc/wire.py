@@ -15,7 +15,8 @@ BYTES = 2
 FIXED32 = 5
 
 _MAX_VARINT_BYTES = 10
-_MAX_TAG_BYTES = 5
+#: Of a tag, and of a length: both have less than 32 bits.
+_MAX_SIZE_BYTES = 5
 _MAX_UINT64 = (1 << 64) - 1
 
 
@@ -68,7 +69,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
         tag, offset = read_varint(data, offset)
         number, kind = tag >> 3, tag & 7
         # Nobody writes a tag with zeros behind it, and not every reader takes it.
-        if not 0 < number < 1 << 29 or offset - begin > _MAX_TAG_BYTES:
+        if not 0 < number < 1 << 29 or offset - begin > _MAX_SIZE_BYTES:
             raise MalformedError(f"there is no field number {number}")
         value: int | bytes
         if kind == VARINT:
@@ -86,7 +87,10 @@ def fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
 
 def _length(data: bytes, offset: int, kind: int) -> tuple[int, int]:
     if kind == BYTES:
-        return read_varint(data, offset)
+        length, end = read_varint(data, offset)
+        if end - offset > _MAX_SIZE_BYTES:
+            raise MalformedError(f"the length at byte {offset} has zeros behind it")
+        return length, end
     if kind == FIXED64:
         return 8, offset
     if kind == FIXED32:
