@@ -2,17 +2,26 @@
 
 import random
 import secrets
+import time
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
+from statistics import median
 
 from backstay.client.answer import Put
 from backstay.client.etcd import Etcd as Client
-from backstay.mvcc.delta import Position
+from backstay.flows.deltafetch import Fetched
+from backstay.flows.fetch import BackupSubject
+from backstay.mvcc.delta import Position, read_delta
 from backstay.mvcc.deltawriter import DeltaWriter, Origin
+from backstay.mvcc.export import export
+from backstay.mvcc.history import look_back
+from backstay.mvcc.recorded import Recorded
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo.catalogue import Repository
-from backstay.repo.delta import put_delta
+from backstay.repo.delta import list_deltas, put_delta
 from backstay.repo.stores.file import FileStore
+from backstay.report import Report
 from benchmarks.memory import peak
 from benchmarks.programs import BACKSTAY, compile_ours, run
 from benchmarks.results import Row, at_least, compared, limited
@@ -78,6 +87,36 @@ def apply(shop: Workshop) -> Iterator[Row]:
         yield at_least(what, on, changes / seconds, "changes/s", _GOAL_RATE)
         target.unlink()
         yield limited(f"memory of {what}", on, peak(command, variables) / 1e6, "MB", _GOAL_MB)
+    seconds = _put_together(folder, target, revision, shop.times(_REPETITIONS))
+    what = "proven and put into a snapshot, of deltas that lie there in the clear"
+    yield at_least(what, on, changes / seconds, "changes/s", _GOAL_RATE)
+
+
+def _put_together(folder: Path, target: Path, revision: int, times: int) -> float:
+    """Time what is left where nothing is to be fetched; gives seconds."""
+    repository = Repository.open(FileStore(folder / "repo"))
+    (entry,) = repository.backups("bench")
+    subject = BackupSubject(repository, entry, "bench/latest", None, folder)
+    lineage = entry.manifest.snapshots[0].lineage
+    stored = list(list_deltas(repository, "bench", lineage))
+    with subject.opened(Report()) as snapshot, Fetched(subject, stored) as fetched:
+        for _ in fetched.read(Report()):
+            pass
+        starts = list(accumulate((one.name.size for one in stored), initial=0))
+
+        def once() -> float:
+            target.unlink(missing_ok=True)
+            began = time.perf_counter()
+            deltas = (
+                read_delta(fetched.data, start, one.name.size, one.path)
+                for one, start in zip(stored, starts, strict=False)
+            )
+            past = look_back(snapshot, revision, Recorded(snapshot, fetched.data, deltas, revision))
+            with target.open("wb", buffering=0) as file:
+                export(snapshot, file, past=past)
+            return time.perf_counter() - began
+
+        return median([once() for _ in range(1 + times)][1:])
 
 
 def _recorded(folder: Path, changes: int, *, sealed: bool):
