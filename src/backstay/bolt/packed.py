@@ -6,7 +6,7 @@ dozen operations on arrays, and keys and values are copied a leaf at a time. The
 out as from `bolt.tree`, which this is a part of.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -73,20 +73,19 @@ class Cutter:
         self._offsets = bounds
         self._bounds: list[int] = bounds.tolist()
         # Bytes that the elements take in leaves, their headers included.
-        self._taken: list[int] = (bounds + LEAF_ELEMENT.size * np.arange(len(bounds))).tolist()
+        self._taken: Ints = bounds + LEAF_ELEMENT.size * np.arange(len(bounds))
 
     def fitting(self, room: int) -> int:
         """How many elements from the first on fit into that many bytes."""
-        return bisect_right(self._taken, room) - 1
+        return int(np.searchsorted(self._taken, room, "right")) - 1
 
     def size(self, index: int) -> int:
         """Bytes that one element takes in a leaf."""
-        return self._taken[index + 1] - self._taken[index]
+        return int(self._taken[index + 1] - self._taken[index])
 
     def cut(self, first: int) -> list[int]:
         """Give where leaves begin, from element `first` on; the last one may not be full."""
-        page_size, header = self._page_size, PAGE_HEADER.size
-        taken = self._offsets + LEAF_ELEMENT.size * np.arange(len(self._offsets))
+        taken, page_size, header = self._taken, self._page_size, PAGE_HEADER.size
         # What is larger than a page goes on in overflow pages; the rest of the last is used.
         pages = np.maximum(-(-(np.diff(taken) + header) // page_size), 1)
         ends = taken[:-1] + pages * page_size - header

@@ -117,11 +117,11 @@ class Chains:
         number = size = 0
         troubles: list[str] = []
         try:
-            self._mend()
-            listed = sorted(self._listed().items())
+            listed = self._listed()
+            self._mend(listed)
         except BackstayError as error:
             return Removed(troubles=(self._tell("nothing recorded was removed", error),))
-        for (cluster, lineage), deltas in listed:
+        for (cluster, lineage), deltas in sorted(listed.items()):
             planned = self._going.get((cluster, lineage), set())
             judged = self._judge(deltas, situation)
             going = [one.delta for one in judged if not one.keep and one.delta.path in planned]
@@ -137,11 +137,10 @@ class Chains:
             size += sum(delta.stored_size for delta in going)
         return Removed(number, size, tuple(troubles))
 
-    def _mend(self) -> None:
+    def _mend(self, listed: Mapping[tuple[str, str], Sequence[StoredDelta]]) -> None:
         """Make rolls anew that say more than there is."""
         if not self._stale:
             return
-        listed = self._listed()
         for path in suspects(self.repository, self.cluster, listed):
             if mend(self.repository, path, listed):
                 self.report.say(f"{path} named deltas that are gone: it was made anew")

@@ -28,7 +28,7 @@ from backstay.repo import keyring as keyrings
 from backstay.repo.archive import fetch_archive
 from backstay.repo.catalogue import Repository
 from backstay.repo.keyring import Keyring, Saved
-from backstay.repo.manifest import KeyringEntry, Manifest, OkdEntry
+from backstay.repo.manifest import KeyringEntry, Manifest, ObjectEntry, OkdEntry
 from backstay.repo.name import Run
 from backstay.report import Check, Report, Verdict
 
@@ -80,9 +80,7 @@ class Inheritance:
             StoreError: the store refuses.
             DamagedError: something is not what was stored.
         """
-        documents = tuple(
-            Document(entry.role, self._document(entry.path)) for entry in self.base.documents
-        )
+        documents = tuple(map(self._document, self.base.documents))
         with ExitStack() as stack:
             file = stack.enter_context(unnamed_file(self.base.spool_dir)) if self._okd else None
             if file is not None:
@@ -121,16 +119,15 @@ class Inheritance:
     def _keyring(self) -> Keyring:
         return keyrings.load(self.keys, self._saved, self.base.identities)
 
-    def _document(self, path: str) -> bytes:
-        [stored] = [entry for entry in self.base.documents if entry.path == path]
+    def _document(self, stored: ObjectEntry) -> Document:
         if stored.size > _MAX_DOCUMENT:
             raise DamagedError(
-                f"{path} has {stored.size} bytes, more than lies beside a snapshot",
+                f"{stored.path} has {stored.size} bytes, more than lies beside a snapshot",
                 "use another backup",
             )
         sink = BytesIO()
         self.base.fetch(stored, sink, self.report)
-        return sink.getvalue()
+        return Document(stored.role, sink.getvalue())
 
     def _partner(self, entry: KeyringEntry, run: Run, file: BinaryIO) -> Check:
         """Is the archive where a restore will look for it, and is it the one that is meant?"""

@@ -5,6 +5,7 @@ snapshots. On each snapshot the keys are tried before anything counts as saved.
 """
 
 from dataclasses import replace
+from datetime import datetime
 
 import msgspec
 
@@ -105,7 +106,7 @@ class Belongings:
             self._report.warn(f"the spec refers to {name}, which is not there")
         entry = keyrings.save(
             self._places.keys,
-            self._keyring(resources.secret_yaml),
+            keyring_of(self._cluster, self._keys, resources, self._clock.now()),
             run,
             data=self._places.data.config.repository,
         )
@@ -115,17 +116,6 @@ class Belongings:
             documents=(document,),
             hosted=self._entry(resources),
             checks=quiesced_checks(self.quiesced),
-        )
-
-    def _keyring(self, manifests: str) -> Keyring:
-        return Keyring(
-            cluster=self._cluster,
-            kind=HOSTED,
-            made_at=self._clock.now(),
-            keys=self._keys.keys,
-            kms=self._keys.kms,
-            rotating=self._keys.rotating,
-            manifests=manifests,
         )
 
     def _entry(self, resources: Resources) -> HostedEntry:
@@ -145,6 +135,26 @@ class Belongings:
             api_downtime=downtime(self.quiesced),
             missing=tuple(name[:_TEXT] for name in resources.missing[:_MANY]),
         )
+
+
+def keyring_of(cluster: str, keys: SavedKeys, resources: Resources, now: datetime) -> Keyring:
+    """Make the keyring of a hosted control plane.
+
+    Args:
+        cluster: its name in the repositories.
+        keys: what is known of its encryption keys.
+        resources: its objects, of which the Secrets are kept.
+        now: when it is made.
+    """
+    return Keyring(
+        cluster=cluster,
+        kind=HOSTED,
+        made_at=now,
+        keys=keys.keys,
+        kms=keys.kms,
+        rotating=keys.rotating,
+        manifests=resources.secret_yaml,
+    )
 
 
 def downtime(quiesced: Quiesced | None) -> float | None:

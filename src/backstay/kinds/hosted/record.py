@@ -19,11 +19,10 @@ from backstay.kinds.hosted.backup import Options, backup_hosted
 from backstay.kinds.hosted.belongings.keys import saved_keys
 from backstay.kinds.hosted.belongings.resources import collect
 from backstay.kinds.hosted.cluster import Hosted
+from backstay.kinds.hosted.companion import keyring_of
 from backstay.kinds.hosted.find import find
 from backstay.kinds.hosted.reach.transport import Network, reach
 from backstay.kubeapi.api import Api
-from backstay.repo.keyring import Keyring
-from backstay.repo.keyring_document import HOSTED
 from backstay.repo.manifest import Manifest
 from backstay.report import Report
 
@@ -49,16 +48,6 @@ class HostedRecord:
     options: Options
     clock: Clock
     report: Report
-
-    def found(self) -> Hosted:
-        """Find it, and hold it to be one that can be recorded.
-
-        Raises:
-            KubeError: it is not there, or the API fails.
-            UsageError: it has several etcds.
-        """
-        with self.connect() as api:
-            return _check(find(api, self.name, self.namespace))
 
     def full(self, watched: Watched) -> Manifest:
         """Make a full backup of it.
@@ -93,15 +82,7 @@ class HostedRecord:
             found = saved_keys(api, hosted)
             for warning in (*found.problems, *found.warnings, *found.replaced):
                 self.report.warn(warning)
-            keyring = Keyring(
-                cluster=cluster,
-                kind=HOSTED,
-                made_at=self.clock.now(),
-                keys=found.keys,
-                kms=found.kms,
-                rotating=found.rotating,
-                manifests=collect(api, hosted).secret_yaml,
-            )
+            keyring = keyring_of(cluster, found, collect(api, hosted), self.clock.now())
         yield Found(keyring)
 
 

@@ -156,7 +156,7 @@ class OkdCompanion:
         self.file.seek(0)
         entry = keyrings.save(
             self.places.keys,
-            self._keyring(run),
+            keyring_of(self.partner.archived, run.cluster, self.partner.clock.now()),
             run,
             data=self.places.data.config.repository,
             archive=self.file,
@@ -164,16 +164,6 @@ class OkdCompanion:
         okd = self.partner.entry(run.began, self._revision)
         check = ask(partner.NAME, lambda: self._look(entry, okd, run), self.partner.clock)
         return Kept(keyring=entry, okd=okd, checks=(check,), told=self.partner.guarded.checks)
-
-    def _keyring(self, run: Run) -> Keyring:
-        archived = self.partner.archived
-        return Keyring(
-            cluster=run.cluster,
-            kind=OKD,
-            made_at=self.partner.clock.now(),
-            keys=(),
-            encryption_configuration=_text(archived),
-        )
 
     def _look(self, entry: KeyringEntry, okd: OkdEntry, run: Run) -> Answer:
         """Is the tar where a restore will look for it, and is it the one that was taken?"""
@@ -198,6 +188,26 @@ class _Hashed:
         data = self._source.read(size)
         self.digest.update(data)
         return data
+
+
+def keyring_of(archived: Archived, cluster: str, now: datetime) -> Keyring:
+    """Make the keyring that goes with a tar.
+
+    Args:
+        archived: what is in the tar.
+        cluster: its name in the repositories.
+        now: when it is made.
+
+    Raises:
+        FormatError: the configuration in it is no text.
+    """
+    return Keyring(
+        cluster=cluster,
+        kind=OKD,
+        made_at=now,
+        keys=(),
+        encryption_configuration=_text(archived),
+    )
 
 
 def _text(archived: Archived) -> str:

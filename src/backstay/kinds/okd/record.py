@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from backstay.client.etcd import Etcd
 from backstay.clock import Clock
 from backstay.closing import Closing
-from backstay.errors import FormatError
 from backstay.files import unnamed_file
 from backstay.flows.ancestry import Watched
 from backstay.flows.places import Places
@@ -20,10 +19,9 @@ from backstay.flows.recording.keysaver import Found, RecordedKeys
 from backstay.kinds.okd.archive import write_archive
 from backstay.kinds.okd.backup import Options, backup_okd
 from backstay.kinds.okd.cluster import Cluster
+from backstay.kinds.okd.companion import keyring_of
 from backstay.kinds.okd.host import Host
 from backstay.kinds.okd.keys import PREFIX
-from backstay.repo.keyring import Keyring
-from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import Manifest
 from backstay.report import Check, Report
 
@@ -100,20 +98,7 @@ class OkdRecord:
         with self.open() as host, unnamed_file(spool) as file:
             archived = write_archive(host.tree, file, spool, self.report)
             file.seek(0)
-            try:
-                text = (archived.encryption or b"").decode()
-            except UnicodeDecodeError as error:
-                raise FormatError(
-                    f"{archived.encryption_name} is no text in UTF-8", "look at the host"
-                ) from error
-            keyring = Keyring(
-                cluster=self.name,
-                kind=OKD,
-                made_at=self.clock.now(),
-                keys=(),
-                encryption_configuration=text,
-            )
-            yield Found(keyring, file)
+            yield Found(keyring_of(archived, self.name, self.clock.now()), file)
 
 
 @dataclass(slots=True)
