@@ -104,8 +104,9 @@ def hosted(
     from backstay.cli.members import budget
     from backstay.clock import SystemClock
     from backstay.flows.places import Places
+    from backstay.flows.recording.line import Line
     from backstay.kinds.hosted.backup import Options
-    from backstay.kinds.hosted.record import HostedLine, HostedRecord
+    from backstay.kinds.hosted.record import HostedRecord
     from backstay.kubeapi.connect import connect
 
     check_keys_repo(more)
@@ -130,7 +131,7 @@ def hosted(
         clock=SystemClock(),
         report=session.report(),
     )
-    with HostedLine(record) as line:
+    with Line(record.etcd) as line:
         return follow(
             session,
             line.open(),
@@ -166,9 +167,10 @@ def okd(session: Session, /, *, host_root: Path, endpoints: str, cluster: str, *
     from backstay.cli.members import budget
     from backstay.clock import SystemClock
     from backstay.flows.places import Places
+    from backstay.flows.recording.line import Line
     from backstay.kinds.okd.backup import Options
     from backstay.kinds.okd.host import Host, open_host
-    from backstay.kinds.okd.record import Asked, OkdLine, OkdRecord
+    from backstay.kinds.okd.record import Asked, OkdRecord
     from backstay.kinds.okd.told import completed, name_of
 
     check_keys_repo(more)
@@ -202,7 +204,7 @@ def okd(session: Session, /, *, host_root: Path, endpoints: str, cluster: str, *
         clock=clock,
         report=report,
     )
-    with OkdLine(record) as line:
+    with Line(record.etcd) as line:
         return follow(
             session,
             line.open(),

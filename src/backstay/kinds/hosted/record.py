@@ -6,11 +6,10 @@ certificates and the account's token may be others by then.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from backstay.client.etcd import Etcd
 from backstay.clock import Clock
-from backstay.closing import Closing
 from backstay.errors import UsageError
 from backstay.flows.ancestry import Watched
 from backstay.flows.places import Places
@@ -21,7 +20,7 @@ from backstay.kinds.hosted.belongings.resources import collect
 from backstay.kinds.hosted.cluster import Hosted
 from backstay.kinds.hosted.companion import keyring_of
 from backstay.kinds.hosted.find import find
-from backstay.kinds.hosted.reach.transport import Network, reach
+from backstay.kinds.hosted.reach.transport import reach
 from backstay.kubeapi.api import Api
 from backstay.repo.manifest import Manifest
 from backstay.report import Report
@@ -48,6 +47,37 @@ class HostedRecord:
     options: Options
     clock: Clock
     report: Report
+
+    @contextmanager
+    def etcd(self) -> Iterator[Etcd]:
+        """Reach its etcd by what the API says now.
+
+        Raises:
+            KubeError: the API does not let us.
+            EtcdError: there is no way.
+            UsageError: etcd can't be watched that way, or there are several.
+        """
+        with ExitStack() as stack:
+            api = stack.enter_context(self.connect())
+            hosted = _check(find(api, self.name, self.namespace))
+            reached = stack.enter_context(
+                reach(
+                    api,
+                    hosted,
+                    self.options.transport,
+                    clock=self.clock,
+                    network=self.options.network,
+                )
+            )
+            etcd = reached.shards[0].etcd
+            way = f"transport {reached.way.transport}: {reached.way.reason}"
+            if etcd is None:
+                raise UsageError(
+                    f"etcd can't be watched through exec ({way})",
+                    "use --transport port-forward or direct",
+                )
+            self.report.say(way)
+            yield etcd
 
     def full(self, watched: Watched) -> Manifest:
         """Make a full backup of it.
@@ -84,57 +114,6 @@ class HostedRecord:
                 self.report.warn(warning)
             keyring = keyring_of(cluster, found, collect(api, hosted), self.clock.now())
         yield Found(keyring)
-
-
-@dataclass(slots=True)
-class HostedLine(Closing):
-    """The client of its etcd, which can be had anew.
-
-    Attributes:
-        record: what is recorded.
-        network: how Services are reached.
-    """
-
-    record: HostedRecord
-    network: Network | None = None
-    _stack: ExitStack = field(default_factory=ExitStack, init=False)
-
-    def open(self) -> Etcd:
-        """Reach etcd; what it was reached by before is given up.
-
-        Raises:
-            KubeError: the API does not let us.
-            EtcdError: there is no way.
-            UsageError: etcd can't be watched that way, or there are several.
-        """
-        record = self.record
-        with ExitStack() as stack:
-            api = stack.enter_context(record.connect())
-            hosted = _check(find(api, record.name, record.namespace))
-            reached = stack.enter_context(
-                reach(
-                    api,
-                    hosted,
-                    record.options.transport,
-                    clock=record.clock,
-                    network=self.network,
-                )
-            )
-            etcd = reached.shards[0].etcd
-            way = f"transport {reached.way.transport}: {reached.way.reason}"
-            if etcd is None:
-                raise UsageError(
-                    f"etcd can't be watched through exec ({way})",
-                    "use --transport port-forward or direct",
-                )
-            record.report.say(way)
-            self.close()
-            self._stack = stack.pop_all()
-        return etcd
-
-    def close(self) -> None:
-        """Hang up."""
-        self._stack.close()
 
 
 def _check(hosted: Hosted) -> Hosted:

@@ -5,12 +5,11 @@ is looked at anew where etcd can't be reached, for each full backup, and for eac
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 
 from backstay.client.etcd import Etcd
 from backstay.clock import Clock
-from backstay.closing import Closing
 from backstay.files import unnamed_file
 from backstay.flows.ancestry import Watched
 from backstay.flows.places import Places
@@ -81,6 +80,16 @@ class OkdRecord:
                 report=self.report,
             )
 
+    @contextmanager
+    def etcd(self) -> Iterator[Etcd]:
+        """Reach its etcd by what the host's files say now.
+
+        Raises:
+            BackstayError: they can't be read.
+        """
+        with self.open() as host:
+            yield host.client
+
     @property
     def keys(self) -> RecordedKeys:
         """What saves its keys."""
@@ -99,31 +108,3 @@ class OkdRecord:
             archived = write_archive(host.tree, file, spool, self.report)
             file.seek(0)
             yield Found(keyring_of(archived, self.name, self.clock.now()), file)
-
-
-@dataclass(slots=True)
-class OkdLine(Closing):
-    """The client of its etcd, which can be had anew.
-
-    Attributes:
-        record: what is recorded.
-    """
-
-    record: OkdRecord
-    _stack: ExitStack = field(default_factory=ExitStack, init=False)
-
-    def open(self) -> Etcd:
-        """Reach etcd by what the host's files say now; the client of before is given up.
-
-        Raises:
-            BackstayError: the host's files can't be read.
-        """
-        with ExitStack() as stack:
-            host = stack.enter_context(self.record.open())
-            self.close()
-            self._stack = stack.pop_all()
-        return host.client
-
-    def close(self) -> None:
-        """Hang up."""
-        self._stack.close()
