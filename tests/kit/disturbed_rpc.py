@@ -6,6 +6,10 @@
 
 All goes through to the real member. A moment is the n-th call of a name, or the n-th message of
 all snapshots. A harm that lasts comes to all later ones of that name, too.
+
+    with relay(etcd) as there:                                   # the same at an address that stays
+        there.endpoint                                           # for whole programs: they are
+        there.watch = Watch(case)                                # told it instead of the member's
 """
 
 import contextlib
@@ -17,7 +21,7 @@ from enum import Enum, auto
 
 from backstay.client.dial import Dialer
 from kit.etcd import Etcd
-from kit.faulty import CallError, CutError, Messages, faulty
+from kit.faulty import CallError, CutError, Messages, faulty, serving
 
 MESSAGE = "message"
 
@@ -126,3 +130,36 @@ def disturbed(etcd: Etcd, case: Case | None = None) -> Iterator[tuple[Dialer, Wa
     watch = Watch(case)
     with faulty(etcd, watch.messages, calls=watch.call) as dialer:
         yield dialer, watch
+
+
+@dataclass
+class Relay:
+    """A place where a member is reached through what goes wrong.
+
+    Attributes:
+        port: of this machine.
+        watch: what goes wrong now, and what was asked since it was put there.
+    """
+
+    port: int
+    watch: Watch = field(default_factory=Watch)
+
+    @property
+    def endpoint(self) -> str:
+        """Its URL."""
+        return f"https://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def relay(etcd: Etcd) -> Iterator[Relay]:
+    """Open one; it shows the member's own certificate."""
+    there = Relay(0)
+
+    def messages(found: Messages, ended: threading.Event) -> Messages:
+        return there.watch.messages(found, ended)
+
+    def call(path: str, ask, ended: threading.Event) -> bytes:
+        return there.watch.call(path, ask, ended)
+
+    with serving(etcd, messages, call) as there.port:
+        yield there

@@ -154,18 +154,24 @@ def faulty(
     All other calls than that for a snapshot go through as they are, unless `calls` is given.
     """
     (real,) = etcd.access.endpoints
+    with serving(etcd, fault, calls or _as_it_is) as port:
+        here = Endpoint(Scheme.HTTPS, "127.0.0.1", port)
+        yield DetourDialer(real, here, then or DirectDialer())
+
+
+@contextmanager
+def serving(etcd: Etcd, fault: Fault, calls: Call) -> Iterator[int]:
+    """Stand in front of a member; gives the port where."""
+    (real,) = etcd.access.endpoints
     channel = DirectDialer().channel(real, etcd.access)
     pool = ThreadPoolExecutor(8)
-    server = grpc.server(pool, handlers=[_Forwarder(channel, fault, calls or _as_it_is)])
-    server_tls = etcd.tls
-    credentials = grpc.ssl_server_credentials(
-        [(server_tls.server.key, server_tls.server.certificate)]
-    )
+    server = grpc.server(pool, handlers=[_Forwarder(channel, fault, calls)])
+    mine = etcd.tls.server
+    credentials = grpc.ssl_server_credentials([(mine.key, mine.certificate)])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
-    here = Endpoint(Scheme.HTTPS, "127.0.0.1", port)
     try:
-        yield DetourDialer(real, here, then or DirectDialer())
+        yield port
     finally:
         server.stop(0).wait()
         channel.close()

@@ -28,7 +28,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -113,12 +113,24 @@ class Streams:
         self.opened: list[tuple[str, str, str, tuple[str, ...]]] = []
         #: Bytes that a port-forward took from here and could hand on, for back-pressure.
         self.taken = 0
+        #: Bytes that came from a pod by each stream that was not refused, in their order.
+        self.sent: list[int] = []
         self._numbers: Counter[str] = Counter()
         self._processes: list[asyncio.subprocess.Process] = []
 
     def pod(self, namespace: str, name: str, **more) -> None:
         """Put a pod there; see `Pod`."""
         self.pods[namespace, name] = Pod(**more)
+
+    def begin(self) -> None:
+        """Forget what was opened; the next stream is the first."""
+        self.opened.clear()
+        self.sent.clear()
+        self._numbers.clear()
+
+    def move(self, namespace: str, name: str, ports: Mapping[int, tuple[str, int]]) -> None:
+        """Let the ports of a pod be elsewhere."""
+        self.pods[namespace, name] = replace(self.pods[namespace, name], ports=ports)
 
     def close(self) -> None:
         """End what is left of commands."""
@@ -141,7 +153,7 @@ class Streams:
         stream = await _upgrade(request, fault, ("v5.channel.k8s.io", "v4.channel.k8s.io"))
         if isinstance(stream, web.Response):
             return stream
-        channels = _Channels(request, stream, fault)
+        channels = _Channels(request, stream, fault, self.sent)
         with suppress(_EndError, ConnectionError, RuntimeError):
             await channels.begin((b"\x01", b"\x02", b"\x03"))
             if request.query.get("container") not in pod.containers:
@@ -209,7 +221,7 @@ class Streams:
         if isinstance(stream, web.Response):
             return stream
         (port,) = map(int, ports)
-        channels = _Channels(request, stream, fault)
+        channels = _Channels(request, stream, fault, self.sent)
         with suppress(_EndError, ConnectionError, RuntimeError):
             greeting = struct.pack("<H", fault.port if fault.port is not None else port)
             await channels.begin((b"\x00" + greeting, b"\x01" + greeting))
@@ -267,11 +279,13 @@ class Streams:
 class _Channels:
     """Messages to the caller, and what goes wrong with them."""
 
-    def __init__(self, request, stream, fault: Fault) -> None:
+    def __init__(self, request, stream, fault: Fault, sent: list[int]) -> None:
         self._request = request
         self._stream = stream
         self._fault = fault
-        self._sent = 0
+        self._all = sent
+        self._number = len(sent)
+        self._all.append(0)
         self._ended = False
         self._lock = asyncio.Lock()
 
@@ -280,6 +294,10 @@ class _Channels:
             await self._stream.send_bytes(message)
         if self._fault.text:
             await self._stream.send_str("\x01text")
+
+    @property
+    def _sent(self) -> int:
+        return self._all[self._number]
 
     def check(self) -> None:
         if self._ended:
@@ -299,7 +317,7 @@ class _Channels:
                     data = bytes(changed)
             if limit is None or (self._sent + len(data) < limit and channel != 3):
                 await self._stream.send_bytes(prefix + data)
-                self._sent += len(data)
+                self._all[self._number] += len(data)
                 return
             await self._stream.send_bytes(prefix + data[: max(limit - self._sent, 0)])
             await self._break()

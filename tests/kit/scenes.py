@@ -6,6 +6,9 @@
         place.mend("restore")                            # the same again works
         place.reset()                                    # as it was
 
+    with scene("okd", folder, relayed=True) as place:        # the program reaches etcd through
+        place.relay.watch = Watch(case)                      # a server that damages what passes
+
 The older backup is one that a prune by `--keep-last 1` removes. Repositories are directories; a
 restore of a hosted cluster stages in a real S3 server.
 """
@@ -25,10 +28,11 @@ from backstay.repo.keyring import Saved
 from backstay.repo.stores.file import FileStore
 from kit import s3
 from kit.cli import Cli, etcd_variables
+from kit.disturbed_rpc import Relay, relay
 from kit.etcd import Etcd
 from kit.kubeserver import KubeServer
 from kit.okd_api import okd_api
-from kit.okd_host import INFRASTRUCTURE, VERSION, OkdHost, okd_etcd
+from kit.okd_host import INFRASTRUCTURE, SAFE, VERSION, OkdHost, okd_etcd
 from kit.world import CLUSTER, NAME, NAMESPACE, hosted_world
 
 KINDS = ("etcd", "hosted", "okd")
@@ -48,6 +52,8 @@ class Scene:
         restore: what to say of its restores: the kind, and options.
         target: the option that names the target of a restore.
         staged: where restores stage; None where they don't.
+        relay: what stands before etcd, where something does.
+        kube: the Kubernetes API, where there is one.
         made: the backups that are there, the older one first.
         clean: what an undisturbed export, and a restore, leave; of each backup, the newest first.
     """
@@ -60,6 +66,8 @@ class Scene:
     restore: tuple
     target: str
     staged: Path | None = None
+    relay: Relay | None = None
+    kube: KubeServer | None = None
     made: tuple[str, ...] = ()
     clean: dict[str, list[dict[str, bytes]]] = field(default_factory=dict)
 
@@ -239,69 +247,77 @@ class Scene:
 
 
 @contextmanager
-def scene(kind: str, folder: Path) -> Iterator[Scene]:
+def scene(kind: str, folder: Path, *, relayed: bool = False) -> Iterator[Scene]:
     """Make one."""
     folder.mkdir(parents=True, exist_ok=True)
-    with {"etcd": _etcd, "hosted": _hosted, "okd": _okd}[kind](folder) as made:
-        yield made.begin()
-
-
-@contextmanager
-def _etcd(folder: Path) -> Iterator[Scene]:
-    with Etcd.start(folder / "etcd") as etcd:
-        with Client(etcd.access) as client:
-            for number in range(4):
-                client.put(b"fill/%d" % number, os.urandom(40_000))
-        cli = _cli(folder, etcd_variables(etcd, folder / "pki"))
-        yield Scene(
-            "etcd",
-            folder,
-            cli,
-            "prod",
-            ("backup", "etcd", "--cluster", "prod"),
-            ("etcd",),
-            "--data-dir",
-        )
-
-
-@contextmanager
-def _hosted(folder: Path) -> Iterator[Scene]:
-    with (
-        s3.over_tls(folder / "s3") as server,
-        hosted_world(folder, repositories=False) as world,
-    ):
-        trust = {"SSL_CERT_FILE": server.environment["AWS_CA_BUNDLE"]}
-        cli = _cli(folder, world.cli.variables | server.environment | trust, keys=True)
-        staging = ("--staging", "s3://backups/staging", "--from-backup")
-        yield Scene(
-            "hosted",
-            folder,
-            cli,
-            CLUSTER,
-            ("backup", "hosted", NAME, "-n", NAMESPACE),
-            ("hosted", *staging),
-            "-o",
-            server.root / "backups" / "staging",
-        )
-
-
-@contextmanager
-def _okd(folder: Path) -> Iterator[Scene]:
     with ExitStack() as stack:
-        etcd = stack.enter_context(okd_etcd(folder / "etcd"))
-        host = OkdHost.make(folder / "host", etcd)
-        kube = stack.enter_context(KubeServer.start(folder / "kube"))
-        okd_api(kube)
-        cli = _cli(folder, {"KUBECONFIG": str(kube.kubeconfig)}, keys=True)
-        yield Scene(
-            "okd",
-            folder,
-            cli,
-            INFRASTRUCTURE,
-            ("backup", "okd", "--host-root", host.root, "--force"),
-            ("okd", "--version", VERSION),
-            "--output-dir",
-        )
+        make = {"etcd": _etcd, "hosted": _hosted, "okd": _okd}[kind]
+        yield make(folder, stack, relayed=relayed).begin()
+
+
+def _etcd(folder: Path, stack: ExitStack, *, relayed: bool) -> Scene:
+    etcd = stack.enter_context(Etcd.start(folder / "etcd"))
+    with Client(etcd.access) as client:
+        for number in range(4):
+            client.put(b"fill/%d" % number, os.urandom(40_000))
+    before = stack.enter_context(relay(etcd)) if relayed else None
+    told = {"ETCDCTL_ENDPOINTS": before.endpoint} if before else {}
+    return Scene(
+        "etcd",
+        folder,
+        _cli(folder, etcd_variables(etcd, folder / "pki") | told),
+        "prod",
+        ("backup", "etcd", "--cluster", "prod"),
+        ("etcd",),
+        "--data-dir",
+        relay=before,
+    )
+
+
+def _hosted(folder: Path, stack: ExitStack, *, relayed: bool) -> Scene:
+    server = stack.enter_context(s3.over_tls(folder / "s3"))
+    world = stack.enter_context(hosted_world(folder, repositories=False))
+    before = stack.enter_context(relay(world.etcd)) if relayed else None
+    if before:
+        (name,) = world.etcds
+        world.streams.move(world.control_plane, name, {2379: ("localhost", before.port)})
+    trust = {"SSL_CERT_FILE": server.environment["AWS_CA_BUNDLE"]}
+    staging = ("--staging", "s3://backups/staging", "--from-backup")
+    return Scene(
+        "hosted",
+        folder,
+        _cli(folder, world.cli.variables | server.environment | trust, keys=True),
+        CLUSTER,
+        ("backup", "hosted", NAME, "-n", NAMESPACE),
+        ("hosted", *staging),
+        "-o",
+        server.root / "backups" / "staging",
+        relay=before,
+        kube=world.kube,
+    )
+
+
+def _okd(folder: Path, stack: ExitStack, *, relayed: bool) -> Scene:
+    etcd = stack.enter_context(okd_etcd(folder / "etcd"))
+    host = OkdHost.make(folder / "host", etcd)
+    before = stack.enter_context(relay(etcd)) if relayed else None
+    if before:
+        told = dict.fromkeys(("ALL_ETCD_ENDPOINTS", "ETCDCTL_ENDPOINTS"), before.endpoint)
+        # By its own address the host would go straight to its member.
+        host.write_env(**told, **{f"NODE_{SAFE}_IP": None})
+    kube = stack.enter_context(KubeServer.start(folder / "kube"))
+    okd_api(kube)
+    return Scene(
+        "okd",
+        folder,
+        _cli(folder, {"KUBECONFIG": str(kube.kubeconfig)}, keys=True),
+        INFRASTRUCTURE,
+        ("backup", "okd", "--host-root", host.root, "--force"),
+        ("okd", "--version", VERSION),
+        "--output-dir",
+        relay=before,
+        kube=kube,
+    )
 
 
 def _cli(folder: Path, variables: dict[str, str], *, keys: bool = False) -> Cli:
