@@ -27,7 +27,7 @@ BEFORE = SnapshotEntry(
     live_size=10_000,
     object="clusters/prod/objects/x/snapshot.zst",
 )
-GOES_ON = Lineage("a" * 16, None, Proof.CONTINUED, "as stored")
+GOES_ON = Lineage("a" * 16, None, "a" * 16, Proof.CONTINUED, "as stored")
 
 
 def verdict(lineage=GOES_ON, before=BEFORE, **now):

@@ -188,7 +188,7 @@ SAID = {
 #: The same of a snapshot in it: whose it was and what members said then. The file has none of it.
 SAID_OF_SNAPSHOT = {
     *("name", "lineage", "etcd_version", "cluster_id", "raft_term", "raft_index"),
-    *("predecessor", "lineage_reason", "members"),
+    *("predecessor", "root", "lineage_reason", "members"),
 }
 
 

@@ -109,12 +109,32 @@ def test_promise_7_even_nothing_keeps_the_newest_verified(cli, shelf, made):
 def test_many_lineages_are_told_and_can_be_counted_as_one(cli, shelf):
     made = [shelf.add(days=7.5 - n, revision=n + 1, lineage=f"{n:016x}") for n in range(5)]
     done = cli("prune", "--keep-last", 2, "--yes")
-    assert "prod has 5 lineages, and each is counted for itself" in done.err
+    assert "prod has 5 lineages, and each is counted for itself; where they are" in done.err
     assert "--across-lineages" in done.err
+    assert len(shelf.listed) == 5
+    cli("prune", "--keep-last", 2, "--across-unproven", "--yes")
     assert len(shelf.listed) == 5
     done = cli("prune", "--keep-last", 2, "--across-lineages", "--yes")
     assert "lineages, and each" not in done.err
     assert set(shelf.listed) == {made[3].id, made[4].id}
+
+
+def test_lineages_that_may_be_one_life_are_told_and_can_be_counted_as_one(cli, shelf):
+    old, new = f"{0:016x}", f"{4:016x}"
+    made = [
+        shelf.add(days=7.5 - n, revision=n + 1, lineage=f"{n:016x}", root=old if n < 4 else new)
+        for n in range(6)
+    ]
+    done = cli("prune", "--keep-last", 1)
+    assert "--across-unproven counts those together that nothing speaks against: 2" in done.err
+    done = cli("prune", "--keep-last", 1, "--across-unproven", "--yes")
+    assert "lineages, and each" not in done.err
+    assert set(shelf.listed) == {made[3].id, made[5].id}
+
+
+def test_one_way_to_count_lineages_together_is_enough(cli, shelf, made):
+    words = ("--across-unproven", "--across-lineages")
+    assert "give one of them" in cli("prune", "--keep-last", 1, *words, expect=2).err
 
 
 def test_what_cannot_be_read_stops_its_cluster_and_is_told(cli, shelf, made):

@@ -23,6 +23,7 @@ def manifest(
     revision=100,
     at=datetime(2026, 11, 20, 23, 10, tzinfo=UTC),
     lineage="aa",
+    root="",
     data=b"stored",
     verdicts=None,
     repository=REPOSITORY,
@@ -41,6 +42,7 @@ def manifest(
     taken = SnapshotEntry(
         name="etcd",
         lineage=lineage,
+        root=root,
         revision=revision,
         compact_revision=-1,
         etcd_version="3.5.1",

@@ -21,6 +21,7 @@ DAY = 86400.0
 END = Stored(
     lineage="a" * 16,
     predecessor=None,
+    root="a" * 16,
     revision=1,
     compact_revision=-1,
     cluster_id="cafe",
@@ -29,7 +30,7 @@ END = Stored(
     hash=None,
     tip=Tip(salt="", digest="0" * 64),
 )
-WATCHED = Watched(Lineage("a" * 16, None, Proof.FIRST, "it is the first"), END)
+WATCHED = Watched(Lineage("a" * 16, None, "a" * 16, Proof.FIRST, "it is the first"), END)
 
 
 @pytest.fixture(scope="module")

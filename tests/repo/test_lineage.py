@@ -13,6 +13,7 @@ TIP = Tip(salt="0" * 32, digest="a" * 64)
 STORED = Stored(
     lineage="old",
     predecessor="older",
+    root="oldest",
     revision=100,
     compact_revision=50,
     cluster_id="c1",
@@ -46,6 +47,18 @@ def test_the_stored_entry_continues_the_lineage_and_keeps_its_predecessor():
     found = decide()
     assert (found.id, found.predecessor, found.proof) == ("old", "older", Proof.CONTINUED)
     assert "100" in found.reason
+
+
+def test_a_row_of_lineages_goes_on_until_something_speaks_against_it():
+    assert decide().root == "oldest"
+    unproven = decide(tip="", compact_revision=120)
+    assert (unproven.proof, unproven.id, unproven.root) == (Proof.UNPROVEN, "fresh", "oldest")
+    other = decide(cluster_id="c2")
+    assert (other.proof, other.id, other.root) == (Proof.OTHER, "fresh", "fresh")
+    assert continue_or_begin(None, SHOWN, "fresh").root == "fresh"
+    assert continue_or_begin(STORED, None, "fresh").root == "oldest"
+    assert unproven.followed("next", Proof.UNPROVEN, "").root == "oldest"
+    assert unproven.followed("next", Proof.OTHER, "").root == "next"
 
 
 @pytest.mark.parametrize(

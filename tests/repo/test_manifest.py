@@ -35,7 +35,7 @@ def test_it_has_the_fields_that_others_rely_on():
     assert set(document["snapshots"][0]) == {
         *("name", "lineage", "revision", "compact_revision", "etcd_version", "cluster_id"),
         *("raft_term", "raft_index", "hash", "total_keys", "total_size", "hashkv", "object"),
-        *("predecessor", "lineage_reason", "tip", "members", "live_keys", "live_size"),
+        *("predecessor", "root", "lineage_reason", "tip", "members", "live_keys", "live_size"),
     }
     assert set(document["objects"][0]) == {
         *("path", "role", "size", "sha256", "stored_size", "stored_sha256"),

@@ -24,6 +24,7 @@ def fact(number, *, revision=None, ago=None, **more):
             "id": f"prod/{number:03}",
             "cluster": "prod",
             "lineage": "aaaa",
+            "root": more.get("lineage", "aaaa"),
             "revision": number if revision is None else revision,
             "written": NOW - (DAY * (100 - number) if ago is None else ago),
             "verified": not more.get("failed", False),
@@ -123,6 +124,29 @@ def test_promise_7_lineages_and_clusters_are_counted_apart():
     assert "newest verified of cluster prod" in reasons(facts, across, 10)
 
 
+def test_promise_7_lineages_that_may_be_one_life_are_counted_together_where_that_is_asked_for():
+    """As where API servers compact: each backup begins one. Then another life begins."""
+    old = [fact(n, lineage=f"{n:04}", root="0001") for n in range(1, 6)]
+    new = [fact(n, lineage=f"{n:04}", root="0006", revision=n - 5) for n in range(6, 9)]
+    policy = Policy(last=2)
+    assert kept(old + new, policy) == ids(old + new)
+    together = replace(policy, across_unproven=True)
+    assert kept(old + new, together) == {"prod/004", "prod/005", "prod/007", "prod/008"}
+    words = reasons(old + new, together, 8)
+    assert "the newest verified of lineage 0006 and those that may be its life" in words
+    assert kept(old + new, replace(policy, across_lineages=True)) == {"prod/007", "prod/008"}
+
+
+def test_promise_7_rows_of_lineages_go_by_revision_and_by_no_clock():
+    facts = [fact(n, lineage=f"{n:04}", root="0001", ago=DAY * (10 + n)) for n in range(1, 6)]
+    assert kept(facts, Policy(last=2, across_unproven=True)) == {"prod/004", "prod/005"}
+
+
+def test_promise_7_a_row_of_which_the_middle_has_gone_is_still_one():
+    facts = [fact(n, lineage=f"{n:04}", root="0001") for n in (1, 4, 9)]
+    assert kept(facts, Policy(last=1, across_unproven=True)) == {"prod/009"}
+
+
 def test_promise_7_a_cluster_that_was_emptied_does_not_push_out_the_old_life():
     old = [fact(n) for n in range(1, 4)]
     new = [fact(n, lineage="bbbb", revision=n - 50) for n in range(51, 90)]
@@ -204,6 +228,7 @@ WRITTEN = st.one_of(HOURS.map(lambda hours: NOW - HOUR * hours), st.sampled_from
 POLICIES = st.builds(
     Policy,
     **{rule: st.integers(0, 4) for rule in RULES},
+    across_unproven=st.booleans(),
     across_lineages=st.booleans(),
 )
 
@@ -220,11 +245,13 @@ def backups(draw, *, tidy=False):
         cluster = draw(st.sampled_from(["a", "b"]))
         state = draw(st.sampled_from(["verified", "verified", "failed", "unknown"]))
         others = [one.id for one in made if one.cluster == cluster]
+        lineage = draw(st.sampled_from(["x", "y", "z"]))
         made.append(
             Fact(
                 id=f"{cluster}/{n}",
                 cluster=cluster,
-                lineage=draw(st.sampled_from(["x", "y"])),
+                lineage=lineage,
+                root="x" if lineage == "z" else lineage,
                 revision=n if tidy else draw(st.integers(0, 30)),
                 written=draw(WRITTEN) if ago is None else NOW - HOUR * ago,
                 verified=state == "verified",
@@ -247,8 +274,9 @@ def test_promise_7_what_must_stay_stays_whatever_the_policy(facts, policy):
             assert one.id in stays
         if one.id in stays:
             assert set(one.needs) & set(by_id) <= stays
-    for cluster, lineage in {(one.cluster, one.lineage) for one in facts}:
-        of_it = [one for one in facts if (one.cluster, one.lineage) == (cluster, lineage)]
+    counted = "root" if policy.across_unproven else "lineage"
+    for cluster, lineage in {(one.cluster, getattr(one, counted)) for one in facts}:
+        of_it = [one for one in facts if (one.cluster, getattr(one, counted)) == (cluster, lineage)]
         verified = [one for one in of_it if one.verified]
         if not policy.across_lineages:
             best = max(verified or of_it, key=lambda one: (bool(verified), one.revision))
@@ -334,6 +362,7 @@ def test_promise_7_a_writers_revision_far_ahead_pushes_out_no_other_lineage(fact
             id=f"a/mad{n}",
             cluster="a",
             lineage="mad",
+            root="mad",
             revision=(1 << 62) + n,
             written=NOW - DAY * 2,
             verified=True,

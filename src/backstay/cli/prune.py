@@ -39,9 +39,15 @@ _MANY_LINEAGES = 3
 )
 @click.option("--keep-none", is_flag=True, help="Keep nothing but what is never removed.")
 @click.option(
+    "--across-unproven",
+    is_flag=True,
+    help="Count lineages as one that may be one life of etcd: nothing proves it, as where"
+    " Kubernetes compacts between two backups, and nothing speaks against it.",
+)
+@click.option(
     "--across-lineages",
     is_flag=True,
-    help="Count all lineages of a cluster as one; else each is counted for itself.",
+    help="Count all lineages of a cluster as one, whatever speaks against it.",
 )
 @click.option("--yes", is_flag=True, help="Remove; else the plan is printed, and that is all.")
 @options.keys_store
@@ -58,6 +64,7 @@ def command(
     cluster: str | None,
     keep_recorded: timedelta | None,
     keep_none: bool,
+    across_unproven: bool,
     across_lineages: bool,
     yes: bool,
     recipient: tuple[str, ...],
@@ -75,7 +82,9 @@ def command(
     from backstay.clock import SystemClock
     from backstay.flows.prune import Options, Prune, Pruned
 
-    policy = _policy(more, across_lineages=across_lineages)
+    if across_unproven and across_lineages:
+        raise UsageError("--across-unproven and --across-lineages were given", "give one of them")
+    policy = _policy(more, across_unproven=across_unproven, across_lineages=across_lineages)
     if policy.empty and not keep_none:
         raise UsageError(
             "nothing says what to keep", "give --keep-daily 7 or the like, or --keep-none"
@@ -107,11 +116,11 @@ def command(
     return RefusedError.exit_code if yes and plan.unreadable else 0
 
 
-def _policy(options: dict[str, Any], *, across_lineages: bool) -> "Policy":
+def _policy(options: dict[str, Any], **across: bool) -> "Policy":
     from backstay.repo.retention import RULES, Policy
 
     numbers = {rule: options[f"keep_{rule}"] for rule in RULES}
-    return Policy(**numbers, across_lineages=across_lineages)
+    return Policy(**numbers, **across)
 
 
 def _show(session: Session, plan: "Plan") -> None:
@@ -208,11 +217,15 @@ def _tell(
 def _hint(session: Session, plan: "Plan", policy: "Policy") -> None:
     """Say why so much stays, where hardly a backup goes on with the lineage of another."""
     for cluster, number in plan.lineages.items():
-        if number > _MANY_LINEAGES and not policy.across_lineages:
-            session.tell(
-                f"{cluster} has {number} lineages, and each is counted for itself; where they are"
-                " one etcd, --across-lineages counts them together"
-            )
+        if number <= _MANY_LINEAGES or policy.across_lineages or policy.across_unproven:
+            continue
+        lives = plan.lives[cluster]
+        told = (
+            f"--across-unproven counts those together that nothing speaks against: {lives}"
+            if lives < number
+            else "where they are one etcd, --across-lineages counts them together"
+        )
+        session.tell(f"{cluster} has {number} lineages, and each is counted for itself; {told}")
 
 
 def _document(

@@ -302,7 +302,8 @@ class _Making:
         """Say which lineage a snapshot is of."""
         if self.options.bare:
             alone = "a bare file continues no lineage"
-            return Lineage(secrets.token_hex(8), None, Proof.FIRST, alone)
+            fresh = secrets.token_hex(8)
+            return Lineage(fresh, None, fresh, Proof.FIRST, alone)
         if self.options.origin:
             return self.options.origin.lineage
         before = self.past.snapshot(part.name)
@@ -377,6 +378,7 @@ def _entry(
         name=name,
         lineage=lineage.id,
         predecessor=lineage.predecessor,
+        root=lineage.root,
         lineage_reason=lineage.reason,
         revision=hashkv.revision or header.revision,
         compact_revision=hashkv.compact_revision,

@@ -6,7 +6,7 @@ without what it was made from, so that this can go.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -33,7 +33,7 @@ from backstay.mvcc.snapshot import Snapshot, Trailer
 from backstay.repo.catalogue import Entry, Repository, newest
 from backstay.repo.delta import StoredDelta, list_deltas
 from backstay.repo.identity import Identities
-from backstay.repo.lineage import Lineage, Proof
+from backstay.repo.lineage import Lineage
 from backstay.repo.manifest import Manifest
 from backstay.repo.name import Run
 from backstay.repo.sealing import Sealing
@@ -318,9 +318,8 @@ class _Making:
     @property
     def lineage(self) -> Lineage:
         """That of the old backup."""
-        snapshot = self.entry.manifest.snapshots[0]
         reason = f"made from {self.base} and what was recorded since"
-        return Lineage(snapshot.lineage, snapshot.predecessor, Proof.CONTINUED, reason)
+        return replace(Lineage.of(self.entry.manifest.snapshots[0]), reason=reason)
 
     @property
     def taken_at(self) -> datetime:

@@ -25,6 +25,7 @@ from backstay.repo.catalogue import SAFE_AGE, Entry, Listed, Repository, Unreada
 from backstay.repo.chain import Range
 from backstay.repo.config import Role
 from backstay.repo.keyring import Saved
+from backstay.repo.lineage import Stored
 from backstay.repo.manifest import KeyringEntry, Manifest
 from backstay.repo.name import BackupId, check_cluster
 from backstay.repo.pin import REMOVAL_LASTS
@@ -88,6 +89,12 @@ class Plan:
     def lineages(self) -> dict[str, int]:
         """How many lineages each cluster has."""
         found = {(one.fact.cluster, one.fact.lineage) for one in self.decisions}
+        return dict(Counter(cluster for cluster, _ in sorted(found)))
+
+    @property
+    def lives(self) -> dict[str, int]:
+        """The same, where those that may be one life count as one."""
+        found = {(one.fact.cluster, one.fact.root) for one in self.decisions}
         return dict(Counter(cluster for cluster, _ in sorted(found)))
 
 
@@ -263,10 +270,12 @@ class Prune:
 
     def _fact(self, entry: Entry) -> Fact:
         manifest = entry.manifest
+        end = Stored.of(manifest.snapshots[0])
         return Fact(
             id=manifest.id,
             cluster=manifest.cluster,
-            lineage=manifest.snapshots[0].lineage,
+            lineage=end.lineage,
+            root=end.root,
             revision=manifest.revision,
             written=entry.written,
             verified=entry.verified,

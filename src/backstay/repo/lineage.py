@@ -35,6 +35,7 @@ class Stored:
     Attributes:
         lineage: its id.
         predecessor: id of the lineage that it came after; None where there was none.
+        root: as in `Lineage`.
         revision: the last that is stored.
         compact_revision: where the stored history begins; -1: never compacted.
         cluster_id: of its etcd, hex.
@@ -46,6 +47,7 @@ class Stored:
 
     lineage: str
     predecessor: str | None
+    root: str
     revision: int
     compact_revision: int
     cluster_id: str
@@ -61,6 +63,7 @@ class Stored:
         return cls(
             lineage=entry.lineage,
             predecessor=entry.predecessor,
+            root=entry.root or entry.lineage,
             revision=entry.revision,
             compact_revision=entry.compact_revision,
             cluster_id=entry.cluster_id,
@@ -104,14 +107,33 @@ class Lineage:
         id: its id.
         predecessor: id of the lineage that was the newest when this one began; None where there
             was none.
+        root: the first of a row of lineages that may be one life: each began only since nothing
+            proved that it goes on with the one before, and nothing speaks against it. Its own
+            id where it is alone.
         proof: whether it is continued, and why not.
         reason: one line.
     """
 
     id: str
     predecessor: str | None
+    root: str
     proof: Proof
     reason: str
+
+    @classmethod
+    def of(cls, entry: SnapshotEntry) -> "Lineage":
+        """Take the one that a backup's snapshot is of: more of it is the same lineage."""
+        end = Stored.of(entry)
+        proof, reason = Proof.CONTINUED, entry.lineage_reason
+        return cls(end.lineage, end.predecessor, end.root, proof, reason)
+
+    def followed(self, fresh: str, proof: Proof, reason: str) -> "Lineage":
+        """Begin the lineage that comes after it, under an id of its own."""
+        return _after(self.id, self.root, fresh, proof, reason)
+
+
+def _after(lineage: str, root: str, fresh: str, proof: Proof, reason: str) -> Lineage:
+    return Lineage(fresh, lineage, root if proof is Proof.UNPROVEN else fresh, proof, reason)
 
 
 def continue_or_begin(stored: Stored | None, shown: Shown | None, fresh: str) -> Lineage:
@@ -123,14 +145,14 @@ def continue_or_begin(stored: Stored | None, shown: Shown | None, fresh: str) ->
         fresh: the id of the lineage that begins where this one does not go on.
     """
     if stored is None:
-        return Lineage(fresh, None, Proof.FIRST, "nothing is stored of it yet")
+        return Lineage(fresh, None, fresh, Proof.FIRST, "nothing is stored of it yet")
     if shown is None:
         unread = "what came is too damaged to compare it with what is stored"
-        return Lineage(fresh, stored.lineage, Proof.UNPROVEN, unread)
+        return _after(stored.lineage, stored.root, fresh, Proof.UNPROVEN, unread)
     proof, reason = _compare(stored, shown)
     if proof is Proof.CONTINUED:
-        return Lineage(stored.lineage, stored.predecessor, proof, reason)
-    return Lineage(fresh, stored.lineage, proof, reason)
+        return Lineage(stored.lineage, stored.predecessor, stored.root, proof, reason)
+    return _after(stored.lineage, stored.root, fresh, proof, reason)
 
 
 def _compare(stored: Stored, shown: Shown) -> tuple[Proof, str]:

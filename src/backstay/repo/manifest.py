@@ -71,6 +71,8 @@ class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         predecessor: the lineage that was the newest when this one began; None where there was none.
+        root: the first lineage of the row that may be one life with this one, see
+            `repo.lineage`; empty where an older version wrote this, which did not know.
         lineage_reason: why the lineage is continued, or begins here.
         live_keys: keys that are there at its revision; None where that is not known.
         live_size: bytes of these and of their values, as stored; None where that is not known.
@@ -81,6 +83,7 @@ class SnapshotEntry(msgspec.Struct, frozen=True, kw_only=True):
     name: Short
     lineage: Short
     predecessor: Short | None = None
+    root: Short = ""
     lineage_reason: Text = ""
     revision: Count
     compact_revision: CompactRevision

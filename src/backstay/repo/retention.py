@@ -42,6 +42,7 @@ class Fact:
         id: its full ID.
         cluster: whose it is.
         lineage: which life of its etcd; of the first snapshot where there are several.
+        root: the first of the lineages that may be one life with this one, see `repo.lineage`.
         revision: of the first snapshot.
         written: when its manifest came to the store, by the store's clock; aware.
         verified: whether it is proven.
@@ -54,6 +55,7 @@ class Fact:
     id: str
     cluster: str
     lineage: str
+    root: str
     revision: int
     written: datetime
     verified: bool
@@ -70,6 +72,7 @@ class Policy:
     Attributes:
         last: of the newest.
         hourly: hours to keep one of; and so on.
+        across_unproven: count lineages as one that may be one life: nothing speaks against it.
         across_lineages: count all lineages of a cluster as one, ordered by the store's clock:
             then only the newest verified of the cluster is kept for being that.
     """
@@ -80,6 +83,7 @@ class Policy:
     weekly: int = 0
     monthly: int = 0
     yearly: int = 0
+    across_unproven: bool = False
     across_lineages: bool = False
 
     @property
@@ -280,8 +284,7 @@ def _groups(facts: Sequence[Fact], policy: Policy, now: datetime) -> Iterator[_G
     """Sort backups into those that are counted together."""
     together: dict[tuple[str, str], list[Fact]] = {}
     for fact in facts:
-        lineage = "" if policy.across_lineages else fact.lineage
-        together.setdefault((fact.cluster, lineage), []).append(fact)
+        together.setdefault((fact.cluster, _counted_with(fact, policy)), []).append(fact)
     for (cluster, lineage), found in sorted(together.items()):
         if policy.across_lineages:
             # Revisions of two lineages say nothing of each other; what is left is the store's
@@ -290,10 +293,24 @@ def _groups(facts: Sequence[Fact], policy: Policy, now: datetime) -> Iterator[_G
                 found, key=lambda fact: (not _is_ahead(fact, now), *_by_clock(fact)), reverse=True
             )
         else:
+            # Where lineages may be one life, a revision that went back would have spoken against.
             ordered = sorted(found, key=_by_revision, reverse=True)
         counted = [fact for fact in ordered if not fact.failed and not _is_ahead(fact, now)]
-        name = f"lineage {lineage[:8]}" if lineage else f"cluster {cluster}"
-        yield _Group(name, tuple(ordered), tuple(counted))
+        yield _Group(_title(cluster, lineage, found), tuple(ordered), tuple(counted))
+
+
+def _counted_with(fact: Fact, policy: Policy) -> str:
+    """Say which lineage, or row of them, a backup is counted in; empty: its whole cluster."""
+    if policy.across_lineages:
+        return ""
+    return fact.root if policy.across_unproven else fact.lineage
+
+
+def _title(cluster: str, lineage: str, facts: Sequence[Fact]) -> str:
+    if not lineage:
+        return f"cluster {cluster}"
+    several = len({fact.lineage for fact in facts}) > 1
+    return f"lineage {lineage[:8]}" + " and those that may be its life" * several
 
 
 def _by_revision(fact: Fact) -> tuple[int, datetime, str]:

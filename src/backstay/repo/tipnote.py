@@ -33,6 +33,7 @@ class TipNote(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         lineage: which one.
         predecessor: the lineage that it came after; None where there was none.
+        root: as in a manifest.
         end: the position after the last change that is recorded.
         cluster_id: of its etcd.
         raft_term: of its etcd; an earlier one will do.
@@ -45,6 +46,7 @@ class TipNote(msgspec.Struct, frozen=True, kw_only=True):
     cluster: Short
     lineage: Short
     predecessor: Short | None = None
+    root: Short = ""
     end: tuple[Count, Count]
     cluster_id: Hex64
     raft_term: Count
@@ -59,6 +61,7 @@ class TipNote(msgspec.Struct, frozen=True, kw_only=True):
         return Stored(
             lineage=self.lineage,
             predecessor=self.predecessor,
+            root=self.root or self.lineage,
             revision=main if sub else main - 1,
             compact_revision=-1,
             cluster_id=self.cluster_id,

@@ -193,7 +193,9 @@ class Recorder:
             left = timedelta()
         self._fulls.due_in(left.total_seconds())
         stored = ending.stored
-        self._lineage = Lineage(stored.lineage, stored.predecessor, Kind.CONTINUED, "as stored")
+        self._lineage = Lineage(
+            stored.lineage, stored.predecessor, stored.root, Kind.CONTINUED, "as stored"
+        )
         self._tally.set(lineage=stored.lineage, sealed=ending.end.main - 1)
         self._report.say(f"the store ends before {ending.end}, in lineage {stored.lineage}")
 
@@ -313,13 +315,13 @@ class Recorder:
         reason = f"revision {at - 1}, the last that is stored, is compacted away" + (
             f" (at {error.revision})" if error.revision else ""
         )
-        self._begin(Lineage(_fresh(), self._lineage.id, Kind.UNPROVEN, reason))
+        self._begin(self._lineage.followed(_fresh(), Kind.UNPROVEN, reason))
 
     def _broken(self, error: DamagedError) -> None:
         """What came did not fit together: nothing that comes now can be told to go on with it."""
         self._tally.add(etcd_errors=1)
         if self._lineage is not None:
-            self._begin(Lineage(_fresh(), self._lineage.id, Kind.UNPROVEN, error.what))
+            self._begin(self._lineage.followed(_fresh(), Kind.UNPROVEN, error.what))
 
     # The watch.
 
@@ -365,7 +367,7 @@ class Recorder:
             return
         assert self._lineage is not None
         reason = f"nothing is left of revision {tape.revision}, the last that is stored"
-        self._begin(Lineage(_fresh(), self._lineage.id, Kind.UNPROVEN, reason))
+        self._begin(self._lineage.followed(_fresh(), Kind.UNPROVEN, reason))
         raise _AnotherLineage
 
     def _take(self, tape: Tape, message: Changes, member: _Member) -> None:
@@ -390,7 +392,7 @@ class Recorder:
         assert self._lineage is not None
         at = self._anchor.revision if self._anchor else 0
         reason = f"its changes at revision {at} are others than those that are stored"
-        self._begin(Lineage(_fresh(), self._lineage.id, Kind.OTHER, reason))
+        self._begin(self._lineage.followed(_fresh(), Kind.OTHER, reason))
         raise _AnotherLineage
 
     def _proved(self, tape: Tape, member: _Member) -> None:
@@ -408,6 +410,7 @@ class Recorder:
         self._known = Stored(
             lineage=self._lineage.id,
             predecessor=self._lineage.predecessor,
+            root=self._lineage.root,
             revision=0,
             compact_revision=-1,
             cluster_id=f"{header.cluster_id:x}",
@@ -503,9 +506,8 @@ class Recorder:
         assert self._lineage is not None
         found = manifest.snapshots[0]
         if found.lineage != self._lineage.id:
-            self._begin(
-                Lineage(_fresh(), found.lineage, Kind.UNPROVEN, "the full backup is of another")
-            )
+            why = "the full backup is of another"
+            self._begin(Lineage.of(found).followed(_fresh(), Kind.UNPROVEN, why))
             self._fulls.refuse()
             raise _AnotherLineage
         self._fulls.accept(manifest)

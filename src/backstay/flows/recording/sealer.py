@@ -171,6 +171,7 @@ class Sealer:
             cluster=header.cluster,
             lineage=header.lineage,
             predecessor=end.predecessor,
+            root=end.root,
             end=header.end,
             cluster_id=end.cluster_id,
             raft_term=end.raft_term,
