@@ -6,6 +6,7 @@ import boto3
 import pytest
 
 from backstay.errors import StoreError
+from backstay.repo import leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.lock import Lock, Mode
 from backstay.repo.store import Locker
@@ -107,7 +108,7 @@ def test_a_sweep_leaves_what_is_locked(cli, place):
     with repository.store.writer(dead.replace("-a/", "-aaaa/")) as sink:
         sink.write(b"1")
     place.put_new(other.replace("-b/", "-bbbb/"), b"1")
-    swept = repository.sweep(timedelta(seconds=-5))
+    swept = leftovers.sweep(repository, timedelta(seconds=-5))
     assert swept.paths == (other.replace("-b/", "-bbbb/"),)
     assert [info.path for info in place.list("clusters")] == [dead.replace("-a/", "-aaaa/")]
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from backstay.cli.tables import columns, describe, state, table_of
-from backstay.repo.catalogue import Entry, Unreadable
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.note import Note
 from backstay.report import Verdict
 from kit.manifests import checks, manifest

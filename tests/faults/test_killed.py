@@ -12,7 +12,9 @@ from datetime import timedelta
 
 import pytest
 
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo import leftovers
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.url import open_store
 from kit.cli import Cli, environment
 from kit.disk_steps import run_killed
@@ -161,7 +163,9 @@ def test_promise_1_a_backup_into_a_bucket(place, tmp_path, step, record_property
                 there.cli("verify", entry.manifest.id, "--read-data")
                 listed.append(entry)
             there.killing.clear(there.empty | left)  # nothing: it waits until rclone sees all
-            swept = {f"backups/hosted/{path}" for path in there.repository.sweep(ALL).paths}
+            swept = {
+                f"backups/hosted/{path}" for path in leftovers.sweep(there.repository, ALL).paths
+            }
             assert left == named | swept
             assert not named & swept
             assert there.killing.temporary == []

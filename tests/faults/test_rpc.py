@@ -12,6 +12,7 @@ import pytest
 from backstay.client.access import Timeouts
 from backstay.client.etcd import Etcd as Client
 from backstay.kinds.hosted.reach.exec_snapshot import ExecSource
+from backstay.report import Verdict
 from kit.disturbed_rpc import MESSAGE, Case, Harm, Watch, cases
 from kit.kubestreams import Fault
 from kit.scenes import scene
@@ -26,6 +27,8 @@ WAYS = {
 FORWARDED = ("straight", "host", "port-forward")
 #: How many cases are tried in a moment.
 SOME = 3
+#: What comes damaged is not put away; what a member says of itself may be a lie.
+PROOF = {"transfer", "stored", "structure", "content"}
 #: No patience, in seconds, with what was made to stall.
 HASTY = Timeouts(dial=2.0, command=0.5, stall=0.5)
 LOOK = 1.0
@@ -99,6 +102,9 @@ def hold(place, case: Case):
 def judge(place, done):
     """Hold what a disturbed backup left and said to the promises."""
     place.judge("backup", done.code)
+    for entry in place.listed().values():
+        verdicts = {check.name: check.verdict for check in entry.manifest.checks}
+        assert {verdicts[name] for name in PROOF} == {Verdict.PASS}
     assert place.stored() == place.named()
     if done.code == 1:
         assert "etcd-0" in done.err or place.relay.endpoint in done.err

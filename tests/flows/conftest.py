@@ -12,8 +12,9 @@ from backstay.flows.backup import NAME, Options, Part, backup
 from backstay.flows.fetch import BackupSubject
 from backstay.flows.verify import verify_backup
 from backstay.kinds.etcd import EtcdSource
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
+from backstay.repo.entry import Entry
 from backstay.repo.identity import Identities, generate
 from backstay.repo.stores.file import FileStore
 from backstay.report import Report

@@ -7,6 +7,7 @@ import pytest
 
 from backstay.errors import NotFoundError, RefusedError
 from backstay.flows.prune import Fate, Options, Prune
+from backstay.repo import leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.name import Run, removals_of
 from backstay.repo.note import Note
@@ -249,11 +250,11 @@ def test_promise_5_a_backup_of_a_hosted_cluster_does_not_sweep_keys_of_what_was_
 
     with pytest.raises(KeyboardInterrupt):
         shelf.prune(Policy(), data=Dying(shelf.repository.store), keyless=True)
-    assert shelf.repository.dead_runs() == frozenset()
+    assert leftovers.dead_runs(shelf.repository) == frozenset()
     store = shelf.repository.store
     for info in list(store.list(removals_of("prod"))):
         store.delete(info.path)
-    assert len(shelf.repository.dead_runs()) == 1
+    assert len(leftovers.dead_runs(shelf.repository)) == 1
 
 
 def test_promise_7_where_a_manifest_cannot_be_read_nothing_is_finished_either(shelf):
@@ -370,12 +371,12 @@ def test_promise_1_notes_and_pins_of_what_is_gone_are_swept_when_they_are_old(sh
         store.put_new(path, b"{}")
     pinned(shelf, made)
     kept = [info.path for info in store.list("clusters/prod/pins") if made.name.name in info.path]
-    assert shelf.repository.sweep().paths == ()
+    assert leftovers.sweep(shelf.repository).paths == ()
     for path in [*paths, *kept]:
         file = shelf.roots[store.url] / path
         when = file.stat().st_mtime - 25 * 3600
         os.utime(file, (when, when))
-    assert set(shelf.repository.sweep().paths) == set(paths)
+    assert set(leftovers.sweep(shelf.repository).paths) == set(paths)
     assert shelf.listed[made.id].pins
 
 

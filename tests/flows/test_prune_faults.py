@@ -15,6 +15,7 @@ import pytest
 from backstay.clock import SystemClock
 from backstay.errors import BackstayError, NotFoundError
 from backstay.flows.prune import Fate
+from backstay.repo import leftovers
 from backstay.repo.name import removals_of
 from backstay.repo.pin import pin
 from backstay.repo.retention import Policy
@@ -207,7 +208,7 @@ def test_promise_1_a_backup_alone_sweeps_what_a_dead_prune_left(memory):
         data, keys, _ = mortal(shelf, at)
         with pytest.raises(KilledError):
             shelf.prune(POLICY, data=data, keys=keys)
-        shelf.repository.sweep()
+        leftovers.sweep(shelf.repository)
         shelf.assert_whole()
         named = {o.path for e in shelf.listed.values() for o in e.manifest.objects}
         store = shelf.repository.store

@@ -11,7 +11,7 @@ import pytest
 from backstay.clock import SystemClock
 from backstay.errors import BackstayError
 from backstay.flows.rewrap import Fate, Options, rewrap
-from backstay.repo import generation
+from backstay.repo import generation, leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import with_recipients
 from backstay.repo.identity import Identities, generate
@@ -82,7 +82,7 @@ def assert_finished(bench, before, second):
     bench.identity = second[0]
     assert_whole(bench, before)
     assert before.manifest.objects[0].path not in bench.objects
-    bench.repository.sweep(timedelta(seconds=-5))
+    leftovers.sweep(bench.repository, timedelta(seconds=-5))
     assert bench.objects == [one.path for one in entry.manifest.objects]
     bench.assert_no_spool()
 

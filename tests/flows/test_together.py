@@ -10,6 +10,7 @@ import pytest
 from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
 from backstay.flows.prune import Options, Prune
+from backstay.repo import leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.retention import Policy
 from backstay.repo.stores.file import FileStore
@@ -69,7 +70,10 @@ def round_of(bench, clients, *, pruning):
     os.utime(bench.store._root / dead, (0, 0))
     watcher = Watcher(bench)
     works = [lambda client=client: bench.back_up_by(client) for client in clients]
-    works += [bench.repository.sweep, *([lambda: prune(bench)] * 2 if pruning else [])]
+    works += [
+        lambda: leftovers.sweep(bench.repository),
+        *([lambda: prune(bench)] * 2 if pruning else []),
+    ]
     with ThreadPoolExecutor(len(works) + 1) as pool:
         watching = pool.submit(watcher.watch)
         try:

@@ -12,7 +12,9 @@ import pytest
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import HOSTED_CLUSTERS, NODE_POOLS, SECRETS
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo import leftovers
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Saved
 from backstay.repo.url import open_store
@@ -76,10 +78,10 @@ def swept(scene):
     """Delete what dead runs left, as the next run does, however young; give the names."""
     data, keys = scene.data, scene.keys
     names = {f"keys/hosted/{path}" for path in keyrings.sweep(keys, ALL).paths}
-    for lost in keyrings.of_runs(keys, data.config.repository, data.dead_runs(ALL)):
+    for lost in keyrings.of_runs(keys, data.config.repository, leftovers.dead_runs(data, ALL)):
         keyrings.remove(keys, lost)
         names |= keyring_objects(lost)
-    return names | {f"backups/hosted/{path}" for path in data.sweep(ALL).paths}
+    return names | {f"backups/hosted/{path}" for path in leftovers.sweep(data, ALL).paths}
 
 
 def keyring_objects(saved):

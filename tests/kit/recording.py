@@ -24,7 +24,8 @@ from backstay.flows.timetravel import Target, at_point
 from backstay.kinds.etcd import EtcdSource
 from backstay.mvcc.hashkv import compute_hashkv
 from backstay.mvcc.tip import elements_at
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.report import Report, Said
 
 CLOCK = SystemClock()

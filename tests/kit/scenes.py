@@ -23,7 +23,8 @@ from pathlib import Path
 
 from backstay.client.etcd import Etcd as Client
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.keyring import Saved
 from backstay.repo.stores.file import FileStore
 from kit import s3

@@ -20,8 +20,9 @@ from backstay.checks.stored import stored
 from backstay.clock import SystemClock
 from backstay.flows.prune import Options, Prune
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
+from backstay.repo.entry import Entry
 from backstay.repo.identity import generate
 from backstay.repo.keyring import Keyring, SavedKey
 from backstay.repo.name import Run

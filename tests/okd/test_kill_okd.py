@@ -9,8 +9,10 @@ from datetime import timedelta
 import pytest
 
 from backstay.repo import keyring as keyrings
+from backstay.repo import leftovers
 from backstay.repo.archive import fetch_archive
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Saved
 from backstay.repo.url import open_store
@@ -85,9 +87,9 @@ def swept(scene):
     data, keys = scene.data, scene.keys
     before = scene.killing.objects()
     keyrings.sweep(keys, ALL)
-    for lost in keyrings.of_runs(keys, data.config.repository, data.dead_runs(ALL)):
+    for lost in keyrings.of_runs(keys, data.config.repository, leftovers.dead_runs(data, ALL)):
         keyrings.remove(keys, lost)
-    data.sweep(ALL)
+    leftovers.sweep(data, ALL)
     return before - scene.killing.objects()
 
 

@@ -17,7 +17,7 @@ from backstay.kinds.okd.static_pods import running
 from backstay.kinds.okd.steps import Going, backup_steps
 from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import LEASES
-from backstay.repo.catalogue import Entry, Unreadable
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.manifest import CheckEntry, OkdEntry
 from backstay.report import Verdict
 from kit import manifests, okd_api

@@ -16,8 +16,9 @@ from backstay.errors import DamagedError, FormatError, NotFoundError, SealError,
 from backstay.kubedata.keyname import data_hash
 from backstay.repo import archive as archives
 from backstay.repo.archive import fetch_archive
-from backstay.repo.catalogue import Repository, Unreadable
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
+from backstay.repo.entry import Unreadable
 from backstay.repo.identity import Identities, generate
 from backstay.repo.keyring import Keyring, find, headers, load, of_runs, remove, save, sweep
 from backstay.repo.name import Run

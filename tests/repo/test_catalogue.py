@@ -6,8 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from backstay.errors import AlreadyExistsError, FormatError, NotFoundError, StoreError, UsageError
-from backstay.repo.catalogue import Entry, Repository, Unreadable
+from backstay.repo import leftovers
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.note import Note
 from backstay.repo.stores.file import FileStore
 from backstay.report import Verdict
@@ -200,7 +202,7 @@ class TestSweep:
             repository.store.put_new(path, b"stored")
         grow_old(repository.store, dead, timedelta(hours=25))
         grow_old(repository.store, made.objects[0].path, timedelta(hours=25))
-        swept = repository.sweep()
+        swept = leftovers.sweep(repository)
         assert swept.paths == (dead,)
         assert swept.size == 6
         left = {info.path for info in repository.store.list("clusters/prod/objects")}
@@ -215,7 +217,7 @@ class TestSweep:
         repository.store.put_new(item.path, b"stored")
         grow_old(repository.store, item.path, timedelta(hours=25))
         repository.publish(made)
-        assert repository.sweep().paths == ()
+        assert leftovers.sweep(repository).paths == ()
 
     def test_it_touches_nothing_where_a_manifest_cannot_be_read(self, repository):
         dead = manifest(repository=repository.config.repository).objects[0].path
@@ -223,7 +225,7 @@ class TestSweep:
         grow_old(repository.store, dead, timedelta(hours=25))
         path = "clusters/prod/backups/20261120T231000Z-r1-aaaa.json"
         repository.store.put_new(path, b'{"format": 2}')
-        assert repository.sweep().paths == ()
+        assert leftovers.sweep(repository).paths == ()
 
 
 def test_entries_say_what_is_known(repository):
@@ -241,6 +243,10 @@ def test_a_store_that_fails_is_not_an_empty_one(repository, monkeypatch):
         raise StoreError(f"no answer for {prefix}")
 
     monkeypatch.setattr(repository.store, "list", refuse)
-    for ask in (repository.backups, repository.sweep, lambda: repository.find("prod/latest")):
+    for ask in (
+        repository.backups,
+        lambda: leftovers.sweep(repository),
+        lambda: repository.find("prod/latest"),
+    ):
         with pytest.raises(StoreError, match="no answer"):
             ask()

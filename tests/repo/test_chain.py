@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from backstay.flows.point import Base, Plan, plan
 from backstay.mvcc.delta import Position
-from backstay.repo.catalogue import SAFE_AGE
 from backstay.repo.chain import Standing, judge, ranges
 from backstay.repo.delta import StoredDelta
 from backstay.repo.deltaname import DeltaName, deltas_of
+from backstay.repo.leftovers import SAFE_AGE
 from kit.deltas import LINEAGE
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

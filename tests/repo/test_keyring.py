@@ -28,9 +28,11 @@ from backstay.errors import (
     StoreError,
 )
 from backstay.kubedata.keyname import data_hash, key_name
-from backstay.repo.catalogue import Repository, Unreadable
+from backstay.repo import leftovers
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Encryption, Role, new_config
 from backstay.repo.document import encode
+from backstay.repo.entry import Unreadable
 from backstay.repo.identity import Identities, generate
 from backstay.repo.keyring import (
     Keyring,
@@ -565,7 +567,7 @@ def test_the_sweep_of_backups_leaves_keyrings_alone(keys, identities):
     entry, backup = kept(keys)
     for path in files(keys):
         age(path, 24 * 365)
-    assert keys.sweep().paths == ()
+    assert leftovers.sweep(keys).paths == ()
     assert keys.backups() == ()
     assert keys.clusters() == (CLUSTER,)
     assert load(keys, find(keys, entry, backup), identities).keys

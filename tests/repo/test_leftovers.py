@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from backstay.errors import StoreError
-from backstay.repo import keyring
+from backstay.repo import keyring, leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Encryption, Role, new_config
 from backstay.repo.document import encode
@@ -35,13 +35,13 @@ def test_promise_1_an_unfinished_file_is_swept_when_it_is_old(tmp_path):
         file.write_bytes(b"half")
     long_ago = time.time() - timedelta(hours=25).total_seconds()
     os.utime(old, (long_ago, long_ago))
-    assert repository.sweep().paths == ("clusters/prod/objects/.b.00000002.part",)
+    assert leftovers.sweep(repository).paths == ("clusters/prod/objects/.b.00000002.part",)
     assert young.exists()
     assert not old.exists()
 
 
 @pytest.mark.parametrize(
-    ("role", "sweep"), [(Role.DATA, Repository.sweep), (Role.KEYS, keyring.sweep)]
+    ("role", "sweep"), [(Role.DATA, leftovers.sweep), (Role.KEYS, keyring.sweep)]
 )
 def test_what_a_killed_init_left_of_its_probe_is_swept_when_it_is_old(tmp_path, role, sweep):
     _, recipient = generate(NOW)
@@ -79,7 +79,7 @@ def test_promise_1_whatever_fails_a_backup_is_listed_whole_or_not_at_all(tmp_pat
     assert len(repository.backups()) == (3 if fault is Fault.ERROR else 2)
     assert number > 6
     _age(tmp_path, timedelta(hours=25))
-    repository.sweep()
+    leftovers.sweep(repository)
     whole = {item.path for entry in repository.backups() for item in entry.manifest.objects}
     assert {info.path for info in inner.list("clusters/prod/objects")} == whole
 

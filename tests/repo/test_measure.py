@@ -6,7 +6,7 @@ import msgspec
 
 from backstay.checks import change, members
 from backstay.repo import measure as measures
-from backstay.repo.catalogue import Entry, Unreadable
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.manifest import OkdEntry
 from backstay.repo.measure import measure
 from backstay.repo.note import DRILL, VERIFY, Note

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backstay.repo.catalogue import SAFE_AGE
+from backstay.repo.leftovers import SAFE_AGE
 from backstay.repo.retention import RULES, Fact, Policy, decide
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from backstay.checks.question import Answer, failed, passed, unknown
 from backstay.checks.stored import stored
 from backstay.kubedata.podarchive import STATIC_PODS, PodArchive
-from backstay.repo.catalogue import PARTNER
+from backstay.repo.entry import PARTNER
 from backstay.repo.keyring_document import KeyringHeader
 from backstay.repo.manifest import OkdEntry
 from backstay.repo.store import Store

@@ -50,7 +50,7 @@ def _list_backups(
     session: Session, cluster: str | None, recipient: tuple[str, ...], store: dict[str, Any]
 ) -> None:
     from backstay.cli.tables import document, table_of
-    from backstay.repo.catalogue import Entry
+    from backstay.repo.entry import Entry
 
     found = open_repository(StoreOptions.of(store), recipient).backups(cluster)
     unreadable = [entry for entry in found if not isinstance(entry, Entry)]

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from backstay.flows.deltarewrap import DeltasOutcome
     from backstay.flows.keyrewrap import Meant
     from backstay.flows.rewrap import Options, Outcome
-    from backstay.repo.catalogue import Entry, Repository
+    from backstay.repo.catalogue import Repository
+    from backstay.repo.entry import Entry
     from backstay.report import Report
 
 
@@ -119,7 +120,7 @@ def _chosen(
     repository: "Repository", backups: tuple[str, ...], cluster: str | None
 ) -> "Iterator[Entry | BackstayError]":
     from backstay.errors import FormatError
-    from backstay.repo.catalogue import Entry
+    from backstay.repo.entry import Entry
 
     if backups:
         yield from [repository.find(backup) for backup in backups]

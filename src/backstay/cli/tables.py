@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from backstay.cli.values import printable, show_duration, show_size
-from backstay.repo.catalogue import Entry, Unreadable
 from backstay.repo.document import plain
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.manifest import CheckEntry, Manifest
 
 

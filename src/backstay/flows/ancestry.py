@@ -16,7 +16,8 @@ from backstay.mvcc.hashkv import compute_hashkv, live_size
 from backstay.mvcc.live import count_live
 from backstay.mvcc.snapshot import FIRST_REVISION, Snapshot
 from backstay.mvcc.tip import SALT_SIZE, elements_at, fingerprint
-from backstay.repo.catalogue import Entry, Repository, newest
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry, newest
 from backstay.repo.lineage import Lineage, Proof, Shown, Stored, continue_or_begin
 from backstay.repo.manifest import SnapshotEntry, Tip
 from backstay.repo.pin import BY_BACKUP, pin

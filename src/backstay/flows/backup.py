@@ -38,6 +38,7 @@ from backstay.flows.spool import Follower
 from backstay.mvcc.hashkv import HashKV
 from backstay.mvcc.snapshot import NEVER_COMPACTED, Snapshot
 from backstay.mvcc.status import Status
+from backstay.repo import leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
 from backstay.repo.lineage import Lineage, Proof, Stored
@@ -412,7 +413,7 @@ def _raft_index(snapshot: Snapshot) -> int | None:
 def _sweep(repository: Repository, report: Report) -> None:
     """Delete what dead runs left; the backup stands whatever comes of it."""
     try:
-        swept = repository.sweep()
+        swept = leftovers.sweep(repository)
     except BackstayError as error:
         report.warn(f"what dead runs left could not be swept: {error}")
         return

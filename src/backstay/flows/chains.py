@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from backstay.errors import BackstayError
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
 from backstay.repo.chain import Judged, Range, Standing, judge, ranges
 from backstay.repo.delta import StoredDelta, list_all
+from backstay.repo.entry import Entry
 from backstay.repo.roll import mend, suspects, take_out
 from backstay.repo.store import Locker
 from backstay.report import Report

@@ -30,8 +30,9 @@ from backstay.mvcc.delta import Mark, Position
 from backstay.mvcc.export import export
 from backstay.mvcc.history import Past as Changes
 from backstay.mvcc.snapshot import Snapshot, Trailer
-from backstay.repo.catalogue import Entry, Repository, newest
+from backstay.repo.catalogue import Repository
 from backstay.repo.delta import StoredDelta, list_deltas
+from backstay.repo.entry import Entry, newest
 from backstay.repo.identity import Identities
 from backstay.repo.lineage import Lineage
 from backstay.repo.manifest import Manifest

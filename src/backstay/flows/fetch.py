@@ -9,7 +9,8 @@ from typing import Protocol
 from backstay.errors import NotFoundError
 from backstay.flows.spool import Spool
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.identity import Identities
 from backstay.repo.manifest import ObjectEntry, SnapshotEntry
 from backstay.repo.sealing import unseal

@@ -16,7 +16,8 @@ from backstay.flows.okdmatch import samples, suit
 from backstay.kubedata.encryption import KMS
 from backstay.kubedata.inventory import IN_THE_CLEAR, MALFORMED, Inventory, take_inventory
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.catalogue import Repository, Unreadable
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Unreadable
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Saved, SavedKey, check_place, headers, load
 from backstay.repo.keyring_document import OKD

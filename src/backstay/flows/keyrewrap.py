@@ -17,8 +17,9 @@ from backstay.flows.rewrap import Fate, Options, Outcome, delete_old
 from backstay.flows.spool import Spool
 from backstay.repo import keyring as keyrings
 from backstay.repo.archive import fetch_archive
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Encryption
+from backstay.repo.entry import Entry
 from backstay.repo.keyring import Saved
 from backstay.repo.keyring_reseal import KeyringNote
 from backstay.repo.manifest import ObjectEntry

@@ -20,11 +20,13 @@ from backstay.clock import Clock
 from backstay.errors import BackstayError, NotFoundError, RefusedError, StoreError
 from backstay.flows.chains import Chains, Removed, Situation
 from backstay.repo import keyring as keyrings
-from backstay.repo import removal
-from backstay.repo.catalogue import SAFE_AGE, Entry, Listed, Repository, Unreadable
+from backstay.repo import leftovers, removal
+from backstay.repo.catalogue import Repository
 from backstay.repo.chain import Range
 from backstay.repo.config import Role
+from backstay.repo.entry import Entry, Listed, Unreadable
 from backstay.repo.keyring import Saved
+from backstay.repo.leftovers import SAFE_AGE
 from backstay.repo.lineage import Stored
 from backstay.repo.manifest import KeyringEntry, Manifest
 from backstay.repo.name import BackupId, check_cluster
@@ -432,7 +434,7 @@ class Prune:
     def _sweep(self) -> None:
         """Delete what dead runs left, of this kind and of others; it is swept later otherwise."""
         try:
-            self.repository.sweep()
+            leftovers.sweep(self.repository)
             if self.keys is not None:
                 keyrings.sweep(self.keys)
         except BackstayError as error:

@@ -14,8 +14,9 @@ from backstay.clock import Clock
 from backstay.errors import NotFoundError, RefusedError, UsageError
 from backstay.repo import generation as generations
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Entry, Repository, Unreadable
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Config, Role, with_recipients
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.identity import Identities, check_recipient
 from backstay.repo.manifest import ObjectEntry
 from backstay.repo.sealing import opens

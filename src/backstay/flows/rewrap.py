@@ -21,8 +21,9 @@ from backstay.clock import Clock
 from backstay.errors import NotFoundError, RefusedError, StoreError
 from backstay.flows.fetch import BackupSubject
 from backstay.flows.spool import Spool
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Encryption
+from backstay.repo.entry import Entry
 from backstay.repo.identity import Identities
 from backstay.repo.manifest import CheckEntry, ObjectEntry
 from backstay.repo.name import Run

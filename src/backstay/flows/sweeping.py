@@ -2,6 +2,7 @@
 
 from backstay.errors import BackstayError
 from backstay.repo import keyring as keyrings
+from backstay.repo import leftovers
 from backstay.repo.catalogue import Repository
 from backstay.report import Report
 
@@ -19,7 +20,7 @@ def sweep_keys(data: Repository, keys: Repository, report: Report) -> None:
     """
     try:
         swept = keyrings.sweep(keys)
-        dead = data.dead_runs()
+        dead = leftovers.dead_runs(data)
         lost = keyrings.of_runs(keys, data.config.repository, dead)
         for one in lost:
             keyrings.remove(keys, one)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from backstay.mvcc.delta import Position
-from backstay.repo.catalogue import Entry, Repository, Unreadable
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.manifest import SnapshotEntry
 from backstay.repo.note import DRILL
 from backstay.repo.roll import Stretch, recorded

@@ -23,8 +23,8 @@ from backstay.mvcc.hashkv import compute_hashkv
 from backstay.mvcc.history import LOST_LEASE_TTL, Past, look_back
 from backstay.mvcc.recorded import Recorded
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.catalogue import Entry
 from backstay.repo.delta import StoredDelta, list_deltas, list_from
+from backstay.repo.entry import Entry
 from backstay.repo.name import LATEST_VERIFIED
 from backstay.repo.roll import begin_before
 from backstay.report import Report

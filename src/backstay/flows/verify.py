@@ -20,7 +20,8 @@ from backstay.flows.keyring import Known, prove
 from backstay.flows.recipients import Holding, openable
 from backstay.kubedata.outcome import KeyProof
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.manifest import CheckEntry, SnapshotEntry
 from backstay.repo.note import VERIFY, Note
 from backstay.report import Check, Report, Verdict

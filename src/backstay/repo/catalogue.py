@@ -1,4 +1,4 @@
-"""The catalogue: which backups a repository has, which one is meant, and what was left over.
+"""The catalogue: which backups a repository has, and which one is meant.
 
     backstay.json                                      the configuration, see `config`
     config/NNNNNN-RAND.json                            later generations of it, see `generation`
@@ -8,15 +8,13 @@
     clusters/CLUSTER/pins/NAME/TIME-RAND.json          what keeps it from being pruned, see `pin`
 
 A backup exists when its manifest does (promise 1). There are no locks: no two writers share a
-name, and what has no manifest is left alone until it is older than a safe age by the store's
-own clock.
+name. What has no manifest is a matter of `leftovers`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
 from typing import Self, TypeVar
 
 from backstay.errors import (
@@ -32,8 +30,9 @@ from backstay.repo import note as notes
 from backstay.repo import pin as pinning
 from backstay.repo.config import Config, check_pins, parse_config
 from backstay.repo.document import MAX_SIZE, encode
-from backstay.repo.lock import check_locking, locking, unlocked
-from backstay.repo.manifest import CheckEntry, Manifest, parse_manifest
+from backstay.repo.entry import Entry, Listed, Unreadable, newest, order
+from backstay.repo.lock import check_locking, locking
+from backstay.repo.manifest import Manifest, parse_manifest
 from backstay.repo.name import (
     LATEST,
     LATEST_VERIFIED,
@@ -41,126 +40,18 @@ from backstay.repo.name import (
     check_cluster,
     manifests_of,
     notes_of,
-    objects_of,
     pins_of,
-    removals_of,
 )
 from backstay.repo.note import Note, parse_note
-from backstay.repo.pin import Pin, read_pin
-from backstay.repo.probe import left_over
+from backstay.repo.pin import read_pin
 from backstay.repo.reseal import applied
 from backstay.repo.store import ObjectInfo, Store
-from backstay.report import Verdict
 
-#: The checks that make a backup a verified one.
-PROOF = frozenset({"transfer", "stored", "structure", "content"})
-#: One more, of kinds whose backups have a partner in the repository for keys without which they
-#: restore nothing.
-PARTNER = "partner"
-_WITH_PARTNER = frozenset({"okd"})
-#: Objects without a manifest are left alone for this long: their backup may still be running.
-SAFE_AGE = timedelta(hours=24)
 _READERS = 16
 _COPIED = "use the repository that it was made in: what it names need not be here"
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A backup that can be read.
-
-    Attributes:
-        manifest: what it is; of one that was sealed anew, where its objects lie now.
-        notes: what was said of it later, oldest first.
-        written: when its manifest came to the store, by the store's clock.
-        pins: what keeps it from being pruned.
-        passed_over: of one that `latest` meant, why what came later was not read.
-    """
-
-    manifest: Manifest
-    notes: tuple[Note, ...]
-    written: datetime
-    pins: tuple[Pin, ...] = ()
-    passed_over: tuple[str, ...] = ()
-
-    @property
-    def checks(self) -> tuple[CheckEntry, ...]:
-        """All verdicts, then and later."""
-        later = (check for note in self.notes for check in note.checks)
-        return (*self.manifest.checks, *later)
-
-    @property
-    def failed(self) -> bool:
-        """Whether a check ever failed."""
-        return any(check.verdict is Verdict.FAIL for check in self.checks)
-
-    @property
-    def verified(self) -> bool:
-        """Whether the checks of `PROOF` passed, then or later, and none ever failed.
-
-        Where a kind's backups have a partner, that was there, too.
-        """
-        passed = {check.name for check in self.checks if check.verdict is Verdict.PASS}
-        needed = PROOF | {PARTNER} if self.manifest.kind in _WITH_PARTNER else PROOF
-        return passed >= needed and not self.failed
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A manifest that can't be read: damaged, or of a later version.
-
-    Attributes:
-        cluster: whose backup it is.
-        path: where it lies.
-        reason: one line, that names it.
-        do: what the reader can do about it.
-        written: when it came to the store, by the store's clock.
-    """
-
-    cluster: str
-    path: str
-    reason: str
-    do: str
-    written: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """What the store lists of a backup; nothing of it has been read.
-
-    Since nothing is ever replaced, what is listed alike is alike.
-
-    Attributes:
-        cluster: whose backup it is.
-        manifest: of the manifest.
-        notes: of what was said later.
-        pins: of what keeps it from being pruned.
-    """
-
-    cluster: str
-    manifest: ObjectInfo
-    notes: tuple[ObjectInfo, ...] = ()
-    pins: tuple[ObjectInfo, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """What the backup is called in its cluster."""
-        return self.manifest.path.removeprefix(manifests_of(self.cluster)).removesuffix(".json")
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What dead runs had left, and was deleted.
-
-    Attributes:
-        paths: names of objects, and of files that were never finished.
-        size: bytes of the objects.
-    """
-
-    paths: tuple[str, ...]
-    size: int
 
 
 class Repository:
@@ -274,7 +165,7 @@ class Repository:
         """Read the manifests of one cluster, or of all, oldest first by the store's clock."""
         names = self.clusters() if cluster is None else (check_cluster(cluster),)
         found = [entry for name in names for entry in self._backups_of(name)]
-        return tuple(sorted(found, key=_order))
+        return tuple(sorted(found, key=order))
 
     def _backups_of(self, cluster: str) -> Iterable[Entry | Unreadable]:
         found = self.read_all(self.listed(cluster))
@@ -286,14 +177,19 @@ class Repository:
         Raises:
             StoreError: the store refuses.
         """
-        bare = self._bare(cluster)
+        bare = self.bare(cluster)
         said = _by_backup(self.store.list(notes_of(cluster)))
         pins = _by_backup(self.store.list(pins_of(cluster)))
         return tuple(
             replace(one, notes=said.get(one.name, ()), pins=pins.get(one.name, ())) for one in bare
         )
 
-    def _bare(self, cluster: str) -> list[Listed]:
+    def bare(self, cluster: str) -> list[Listed]:
+        """The same, without what lies beside the manifests.
+
+        Raises:
+            StoreError: the store refuses.
+        """
         found = self.store.list(manifests_of(cluster))
         return [Listed(cluster, info) for info in found if info.path.endswith(".json")]
 
@@ -321,7 +217,7 @@ class Repository:
         except FormatError as error:
             return _unreadable(listed, error)
         except NotFoundError as error:  # of a note: they go after their manifest
-            return _unreadable(listed, error) if self._is_there(path) else None
+            return _unreadable(listed, error) if self.is_there(path) else None
         pins = (read_pin(self.store, info) for info in listed.pins)
         said = tuple(sorted(later, key=lambda note: note.at))
         return Entry(manifest, said, written, tuple(one for one in pins if one is not None))
@@ -330,7 +226,12 @@ class Repository:
         """Read many backups at the same time; see `read`."""
         return _together(self.read, listed)
 
-    def _is_there(self, path: str) -> bool:
+    def is_there(self, path: str) -> bool:
+        """Whether an object is there, by its name.
+
+        Raises:
+            StoreError: the store refuses.
+        """
         try:
             self.store.stat(path)
         except NotFoundError:
@@ -402,83 +303,6 @@ class Repository:
             f"{self.store.url} has no {kind} of {cluster}{others}", "see `backstay list`"
         )
 
-    def sweep(self, age: timedelta = SAFE_AGE) -> Swept:
-        """Delete what dead runs left: objects that no manifest names, older than a safe age.
-
-        Where a manifest can't be read nothing of its cluster is touched. Files that were never
-        finished, and that nothing lists, go too, as far as the store can see them; and notes and
-        pins whose backup was removed.
-
-        What the store locks is left to a later sweep.
-
-        Args:
-            age: how old, by the store's own clock, an object must be.
-        """
-        before = self.store.now() - age
-        dead = [
-            info for cluster in self.clusters() for info in self._without_manifest(cluster, before)
-        ]
-        dead += [info for cluster in self.clusters() for info in self._beside(cluster, before)]
-        dead = unlocked(self.store, [*dead, *left_over(self.store, before)])
-        for info in dead:
-            self.store.delete(info.path)
-        partial = self.store.clear_partial(before)
-        paths = (*(info.path for info in dead), *partial)
-        return Swept(paths, sum(info.size for info in dead))
-
-    def _beside(self, cluster: str, before: datetime) -> list[ObjectInfo]:
-        """Find old notes and pins of backups that are gone."""
-        old = [
-            info
-            for folder in (notes_of(cluster), pins_of(cluster))
-            for info in self.store.list(folder)
-            if info.modified < before
-        ]
-        # A list may be late, and a pin is not to be lost for that: each is looked for by its name.
-        gone = {
-            name
-            for name in {info.path.split("/")[3] for info in old} - self._names(cluster)
-            if not self._is_there(f"{manifests_of(cluster)}{name}.json")
-        }
-        return [info for info in old if info.path.split("/")[3] in gone]
-
-    def _names(self, cluster: str) -> set[str]:
-        return {one.name for one in self._bare(cluster)}
-
-    def dead_runs(self, age: timedelta = SAFE_AGE) -> frozenset[tuple[str, str]]:
-        """Name the runs that left objects and no manifest: cluster, and TIME-RAND.
-
-        Not those whose backup was removed: what belongs to that, a prune knows.
-
-        Args:
-            age: how old, by the store's own clock, an object must be.
-        """
-        before = self.store.now() - age
-        dead: set[tuple[str, str]] = set()
-        for cluster in self.clusters():
-            left = {info.path.split("/")[3] for info in self._without_manifest(cluster, before)}
-            removed = self.store.list(removals_of(cluster)) if left else ()
-            names = {"-".join(_run(info.path)) for info in removed}
-            dead |= {(cluster, run) for run in left - names}
-        return frozenset(dead)
-
-    def _without_manifest(self, cluster: str, before: datetime) -> list[ObjectInfo]:
-        """Find old objects of no backup: by their names first, which costs two LISTs."""
-        old = [info for info in self.store.list(objects_of(cluster)) if info.modified < before]
-        # The objects were listed first: a manifest that comes meanwhile is seen here.
-        runs = {_run(info.path) for info in self.store.list(manifests_of(cluster))}
-        strange = [info for info in old if _run(info.path) not in runs]
-        kept = self._objects_in_use(cluster) if strange else None
-        return [info for info in strange if kept is not None and info.path not in kept]
-
-    def _objects_in_use(self, cluster: str) -> set[str] | None:
-        found = self.read_all(self.listed(cluster))
-        entries = [entry for entry in found if isinstance(entry, Entry)]
-        # Whose manifest can't be read, or not any more, may have objects anywhere.
-        if len(entries) < len(found):
-            return None
-        return {item.path for entry in entries for item in entry.manifest.objects}
-
 
 def _by_backup(found: Iterable[ObjectInfo]) -> dict[str, tuple[ObjectInfo, ...]]:
     """Sort what lies beside manifests by the names of their backups."""
@@ -492,28 +316,6 @@ def _unreadable(listed: Listed, error: BackstayError) -> Unreadable:
     do = error.do or "update backstay, or use another backup"
     info = listed.manifest
     return Unreadable(listed.cluster, info.path, error.what, do, info.modified)
-
-
-def _run(path: str) -> tuple[str, str]:
-    """Time and random part of the run that a manifest or an object belongs to."""
-    words = path.split("/")[3].removesuffix(".json").split("-")
-    return words[0], words[-1]
-
-
-def _order(entry: Entry | Unreadable) -> tuple[datetime, int]:
-    return entry.written, entry.manifest.revision if isinstance(entry, Entry) else 0
-
-
-def newest(entries: Sequence[Entry]) -> Entry:
-    """Choose the newest of some backups; clocks don't decide inside a lineage.
-
-    Args:
-        entries: at least one.
-    """
-    last = max(entries, key=_order)
-    lineage = last.manifest.snapshots[0].lineage
-    same = [entry for entry in entries if entry.manifest.snapshots[0].lineage == lineage]
-    return max(same, key=lambda entry: (entry.manifest.revision, entry.written))
 
 
 def _together(work: Callable[[T], U], items: Sequence[T]) -> list[U]:

@@ -21,8 +21,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 from backstay.mvcc.delta import Position
-from backstay.repo.catalogue import SAFE_AGE
 from backstay.repo.delta import StoredDelta
+from backstay.repo.leftovers import SAFE_AGE
 
 _AHEAD = timedelta(hours=1)
 

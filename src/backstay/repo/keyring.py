@@ -40,9 +40,10 @@ from backstay.errors import (
 )
 from backstay.repo.archive import SUFFIX as _ARCHIVE
 from backstay.repo.archive import seal_archive
-from backstay.repo.catalogue import SAFE_AGE, Repository, Swept, Unreadable
+from backstay.repo.catalogue import Repository
 from backstay.repo.config import Encryption, Role
 from backstay.repo.document import MAX_SIZE, encode
+from backstay.repo.entry import Unreadable
 from backstay.repo.identity import Identities
 from backstay.repo.keyring_document import (
     NAME,
@@ -55,6 +56,7 @@ from backstay.repo.keyring_document import (
     parse_keyring,
 )
 from backstay.repo.keyring_reseal import KeyringNote, applied, parse_note
+from backstay.repo.leftovers import SAFE_AGE, Swept
 from backstay.repo.lock import unlocked
 from backstay.repo.manifest import KeyringEntry, ObjectEntry
 from backstay.repo.name import BackupId, Run, check_cluster
@@ -427,7 +429,7 @@ def of_runs(
     Args:
         repository: where the keyrings lie.
         data: id of the repository that the runs were to write to.
-        runs: cluster, and TIME-RAND; see `Repository.dead_runs`.
+        runs: cluster, and TIME-RAND; see `leftovers.dead_runs`.
 
     Raises:
         RefusedError: the repository is not for keys.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backstay.repo.catalogue import Entry, Unreadable, newest
+from backstay.repo.entry import Entry, Unreadable, newest
 from backstay.repo.manifest import CheckEntry
 from backstay.repo.note import DRILL, VERIFY, Note
 from backstay.repo.pin import BY_BACKUP

@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 
-from backstay.repo.catalogue import SAFE_AGE
+from backstay.repo.leftovers import SAFE_AGE
 
 #: A time that is so far ahead of the store's clock is one that the clock has jumped back from.
 _AHEAD = timedelta(hours=1)

@@ -37,7 +37,8 @@ from backstay.kinds.okd.imported import ImportedOkd, PartnerFile
 from backstay.kinds.okd.stored import StoredCluster, read_stored
 from backstay.mvcc.snapshot import Snapshot
 from backstay.repo import keyring as keyrings
-from backstay.repo.catalogue import Entry, Repository
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry
 from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import Manifest
 from backstay.repo.name import check_cluster

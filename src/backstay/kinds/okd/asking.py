@@ -18,7 +18,8 @@ from backstay.kinds.okd.cluster import Cluster
 from backstay.kinds.okd.guards import Dated, Made, Room
 from backstay.kinds.okd.lease import Taken
 from backstay.kinds.okd.window import Window
-from backstay.repo.catalogue import Entry, Repository, Unreadable
+from backstay.repo.catalogue import Repository
+from backstay.repo.entry import Entry, Unreadable
 from backstay.report import Check, Report
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from backstay.checks.question import Answer, passed, unknown
-from backstay.repo.catalogue import Entry, Unreadable
+from backstay.repo.entry import Entry, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
