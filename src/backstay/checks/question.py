@@ -36,6 +36,14 @@ def unknown(detail: str) -> Answer:
     return Answer(Verdict.COULD_NOT_VERIFY, detail)
 
 
+def both(first: Answer, second: Callable[[], Answer]) -> Answer:
+    """Ask a second question where the first was answered with PASS; what both told is told."""
+    if first.verdict is not Verdict.PASS:
+        return first
+    answer = second()
+    return Answer(answer.verdict, f"{first.detail}; {answer.detail}")
+
+
 def ask(name: str, question: Callable[[], Answer], clock: Clock) -> Check:
     """Ask one question.
 

@@ -7,13 +7,7 @@ import click
 
 from backstay.cli import options
 from backstay.cli.complete import clusters
-from backstay.cli.connect import (
-    StoreOptions,
-    check_keys_repo,
-    open_keys_repository,
-    open_repository,
-    spool_directory,
-)
+from backstay.cli.connect import check_keys_repo, open_places, spool_directory
 from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
 from backstay.cli.session import Session
@@ -97,7 +91,6 @@ def _make(
 ) -> "Manifest":
     from backstay.cli.members import budget
     from backstay.clock import SystemClock
-    from backstay.flows.places import Places
     from backstay.kinds.hosted.backup import Options, backup_hosted
     from backstay.kinds.hosted.find import find
     from backstay.kinds.hosted.quiescing.quiesce import Options as QuiesceOptions
@@ -112,10 +105,7 @@ def _make(
         members=budget(more),
         sealing=Sealing(level=more["level"], threads=more["threads"]),
     )
-    places = Places(
-        data=open_repository(StoreOptions.of(more), more["recipient"]),
-        keys=open_keys_repository(more),
-    )
+    places = open_places(more)
     found = find(api, name, namespace)
     return backup_hosted(api, found, places, wanted, clock=SystemClock(), report=session.report())
 

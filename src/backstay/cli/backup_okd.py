@@ -8,13 +8,7 @@ import click
 from click.core import ParameterSource
 
 from backstay.cli import options
-from backstay.cli.connect import (
-    StoreOptions,
-    check_keys_repo,
-    open_keys_repository,
-    open_repository,
-    spool_directory,
-)
+from backstay.cli.connect import check_keys_repo, open_places, spool_directory
 from backstay.cli.guarding import Asking, control_plane_host, guarding, output_dir
 from backstay.cli.measured import metrics_file
 from backstay.cli.sealing import sealing
@@ -126,7 +120,6 @@ def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any])
     from backstay.cli.members import budget
     from backstay.cli.verdicts import tell_backup
     from backstay.clock import SystemClock
-    from backstay.flows.places import Places
     from backstay.kinds.okd.backup import Options, backup_okd
     from backstay.repo.sealing import Sealing
 
@@ -139,10 +132,7 @@ def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any])
         members=budget(more),
         sealing=Sealing(level=more["level"], threads=more["threads"]),
     )
-    places = Places(
-        data=open_repository(StoreOptions.of(more), more["recipient"], asking.proxies),
-        keys=open_keys_repository(more, asking.proxies),
-    )
+    places = open_places(more, asking.proxies)
     if more["if_upgraded"]:
         standing = asking.of(host, session.report()).standing(places.data)
         if not standing.due:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from backstay.client.proxy import Proxies
     from backstay.client.secret import Secret
     from backstay.flows.fetch import BackupSubject, FileSubject
+    from backstay.flows.places import Places
     from backstay.flows.timetravel import PointSubject
     from backstay.repo.catalogue import Repository
     from backstay.repo.identity import Identities
@@ -124,6 +125,26 @@ def open_keys_repository(options: dict[str, Any], proxies: "Proxies | None" = No
     repository = open_repository(where, options.get("keys_recipient", ()), proxies)
     check_place(repository)
     return repository
+
+
+def open_places(options: dict[str, Any], proxies: "Proxies | None" = None) -> "Places":
+    """Open both repositories that a backup with keys goes to.
+
+    Args:
+        options: of the command.
+        proxies: that lead to them; None leaves that to the environment.
+
+    Raises:
+        UsageError: one is not given.
+        NotFoundError: there is none.
+        RefusedError: one is not what it should be, or sealed to others.
+    """
+    from backstay.flows.places import Places
+
+    return Places(
+        data=open_repository(StoreOptions.of(options), options["recipient"], proxies),
+        keys=open_keys_repository(options, proxies),
+    )
 
 
 def spool_directory(named: str | None) -> Path:

@@ -13,7 +13,7 @@ from backstay.cli.connect import (
     StoreOptions,
     check_keys_repo,
     etcd_access,
-    open_keys_repository,
+    open_places,
     open_repository,
 )
 from backstay.cli.guarding import Asking, control_plane_host, guarding
@@ -103,7 +103,6 @@ def hosted(
     """
     from backstay.cli.members import budget
     from backstay.clock import SystemClock
-    from backstay.flows.places import Places
     from backstay.flows.recording.line import Line
     from backstay.kinds.hosted.backup import Options
     from backstay.kinds.hosted.record import HostedRecord
@@ -111,10 +110,7 @@ def hosted(
 
     check_keys_repo(more)
     how = wanted(cluster or f"{namespace}.{name}", more)
-    places = Places(
-        data=open_repository(StoreOptions.of(more), more["recipient"]),
-        keys=open_keys_repository(more),
-    )
+    places = open_places(more)
     places.check()
     record = HostedRecord(
         connect=lambda: connect(kubeconfig, context),
@@ -166,7 +162,6 @@ def okd(session: Session, /, *, host_root: Path, endpoints: str, cluster: str, *
     """
     from backstay.cli.members import budget
     from backstay.clock import SystemClock
-    from backstay.flows.places import Places
     from backstay.flows.recording.line import Line
     from backstay.kinds.okd.backup import Options
     from backstay.kinds.okd.host import Host, open_host
@@ -182,10 +177,7 @@ def okd(session: Session, /, *, host_root: Path, endpoints: str, cluster: str, *
 
     with Asking(asked, host_root, None) as asking, opened() as host:
         named = name_of(completed(asking.cluster, host.client), cluster)
-        places = Places(
-            data=open_repository(StoreOptions.of(more), more["recipient"], asking.proxies),
-            keys=open_keys_repository(more, asking.proxies),
-        )
+        places = open_places(more, asking.proxies)
     places.check()
     how = wanted(named, more)
 
@@ -212,7 +204,6 @@ def okd(session: Session, /, *, host_root: Path, endpoints: str, cluster: str, *
             record.full,
             how,
             keys=record.keys,
-            key_names=record.key_names,
             renew=line.open,
             listen=more["listen"],
         )

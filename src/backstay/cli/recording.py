@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from backstay.client.etcd import Etcd
     from backstay.flows.ancestry import Watched
-    from backstay.flows.recording.keynames import KeyNames, KeySaver
+    from backstay.flows.recording.keynames import KeySaver
     from backstay.flows.recording.plan import Options
     from backstay.repo.catalogue import Repository
     from backstay.repo.manifest import Manifest
@@ -109,7 +109,6 @@ def follow(
     how: "Options",
     *,
     keys: "KeySaver | None" = None,
-    key_names: "KeyNames | None" = None,
     renew: "Callable[[], Etcd] | None" = None,
     listen: str | None,
 ) -> int:
@@ -121,8 +120,7 @@ def follow(
         repository: where to.
         full: takes full backups.
         how: how.
-        keys: as the recorder takes them; so `key_names` and `renew`.
-        key_names: see there.
+        keys: as the recorder takes them; so `renew`.
         renew: see there.
         listen: the address for metrics; None: nobody listens.
     """
@@ -148,7 +146,6 @@ def follow(
             report=report,
             stop=stop,
             keys=keys,
-            key_names=key_names,
             renew=renew,
         )
         whole = recorder.run()

@@ -15,7 +15,7 @@ import msgspec
 
 from backstay.checks import keys as keys_check
 from backstay.checks import partner
-from backstay.checks.question import Answer, ask
+from backstay.checks.question import Answer, ask, both
 from backstay.clock import Clock
 from backstay.errors import CheckFailedError, DamagedError, NotFoundError
 from backstay.files import unnamed_file
@@ -136,13 +136,13 @@ class Inheritance:
 
         def question() -> Answer:
             header = keyrings.find(self.keys, entry, run.backup(0)).header
-            answer = partner.saved(okd, header, self.keys.store, lambda _: None)
-            if answer.verdict is not Verdict.PASS:
-                return answer
+            saved = partner.saved(okd, header, self.keys.store, lambda _: None)
+            return both(saved, inside)
+
+        def inside() -> Answer:
             file.seek(0)
             text = self._keyring.encryption_configuration
-            inside = partner.inside(okd, read_archive(file, okd.archive_name), text)
-            return Answer(inside.verdict, f"{answer.detail}; {inside.detail}")
+            return partner.inside(okd, read_archive(file, okd.archive_name), text)
 
         return ask(partner.NAME, question, self.clock)
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from backstay.checks import partner as question
-from backstay.checks.question import Answer, passed, unknown
+from backstay.checks.question import Answer, both, passed, unknown
 from backstay.errors import FormatError
 from backstay.flows.keyring import check_means, opened
 from backstay.flows.spool import Spool
@@ -16,7 +16,7 @@ from backstay.repo.catalogue import Repository
 from backstay.repo.identity import Identities
 from backstay.repo.keyring import Saved, find, load
 from backstay.repo.manifest import Manifest, OkdEntry
-from backstay.report import Report, Verdict
+from backstay.report import Report
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,12 @@ class Partner:
         size = header.object.stored_size + (header.archive.stored_size if header.archive else 0)
         with report.task("reading what is stored with the keys", size) as progress:
             answer = question.saved(self.okd, header, store, progress)
-        if answer.verdict is not Verdict.PASS:
-            return answer
+        return both(answer, lambda: self._inside(report))
+
+    def _inside(self, report: Report) -> Answer:
         if self.identities is None:
-            return passed(f"{answer.detail}; not opened, for want of an identity")
-        within = question.inside(self.okd, self.archive(report), self.configuration)
-        if within.verdict is not Verdict.PASS:
-            return within
-        return passed(f"{answer.detail}; {within.detail}")
+            return passed("not opened, for want of an identity")
+        return question.inside(self.okd, self.archive(report), self.configuration)
 
     def archive(self, report: Report) -> PodArchive:
         """Fetch the archive, hold it to the header, and look into it.

@@ -19,6 +19,11 @@ _MOST = 64
 class KeySaver(Protocol):
     """Saves the keys of a kind of cluster."""
 
+    @property
+    def prefix(self) -> bytes:
+        """Where etcd's keys begin whose values are encrypted with them; others' are not."""
+        ...
+
     def save(self, names: frozenset[str], lineage: str) -> bool:
         """Save the keys of some names, unless they are saved already.
 

@@ -43,6 +43,7 @@ class RecordedKeys:
         read: reads what the cluster has of keys, for as long as the block lasts.
         clock: for names.
         report: is told.
+        prefix: where etcd's keys begin whose values are encrypted with them.
     """
 
     places: Places
@@ -50,6 +51,7 @@ class RecordedKeys:
     read: Callable[[], AbstractContextManager[Found]]
     clock: Clock
     report: Report
+    prefix: bytes = b""
 
     def save(self, names: frozenset[str], lineage: str) -> bool:
         """Save the keys of some names, unless they are saved already.

@@ -101,7 +101,6 @@ class Recorder:
         report: is told what happens.
         stop: set by whoever wants it to end.
         keys: saves keys that encrypt what comes; None where nobody has them.
-        key_names: which of them are looked after.
         renew: gives another client, where this one fails again and again: certificates and members
             may be others by now.
     """
@@ -118,12 +117,11 @@ class Recorder:
         report: Report,
         stop: threading.Event,
         keys: KeySaver | None = None,
-        key_names: KeyNames | None = None,
         renew: Callable[[], Etcd] | None = None,
     ) -> None:
         self._etcd = etcd
         self._renew = renew
-        self._key_names = None if keys is None else key_names or KeyNames()
+        self._key_names = None if keys is None else KeyNames(keys.prefix)
         self._repository = repository
         self._options = options
         self._tally = tally

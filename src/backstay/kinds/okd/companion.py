@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from backstay.checks import partner
 from backstay.checks.keys import NAME as KEYS
-from backstay.checks.question import Answer, ask, failed
+from backstay.checks.question import Answer, ask, both, failed
 from backstay.clock import Clock
 from backstay.errors import BackstayError, FormatError
 from backstay.flows.companion import Kept
@@ -31,7 +31,7 @@ from backstay.repo.keyring_document import OKD
 from backstay.repo.manifest import EtcdRevision, KeyringEntry, OkdEntry
 from backstay.repo.name import Run
 from backstay.repo.packing import Readable
-from backstay.report import Check, Report, Verdict
+from backstay.report import Check, Report
 
 _SHORT, _TEXT = 256, 4096
 
@@ -169,12 +169,12 @@ class OkdCompanion:
         """Is the tar where a restore will look for it, and is it the one that was taken?"""
         keys = self.places.keys
         header = keyrings.find(keys, entry, run.backup(0)).header
-        answer = partner.saved(okd, header, keys.store, lambda _: None)
-        if answer.verdict is not Verdict.PASS:
-            return answer
-        self.file.seek(0)
-        inside = self.partner.look_inside(self.file, okd)
-        return Answer(inside.verdict, f"{answer.detail}; {inside.detail}")
+
+        def inside() -> Answer:
+            self.file.seek(0)
+            return self.partner.look_inside(self.file, okd)
+
+        return both(partner.saved(okd, header, keys.store, lambda _: None), inside)
 
 
 class _Hashed:

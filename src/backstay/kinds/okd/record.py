@@ -13,7 +13,6 @@ from backstay.clock import Clock
 from backstay.files import unnamed_file
 from backstay.flows.ancestry import Watched
 from backstay.flows.places import Places
-from backstay.flows.recording.keynames import KeyNames
 from backstay.flows.recording.keysaver import Found, RecordedKeys
 from backstay.kinds.okd.archive import write_archive
 from backstay.kinds.okd.backup import Options, backup_okd
@@ -92,13 +91,15 @@ class OkdRecord:
 
     @property
     def keys(self) -> RecordedKeys:
-        """What saves its keys."""
-        return RecordedKeys(self.places, self.name, self._read_keys, self.clock, self.report)
-
-    @property
-    def key_names(self) -> KeyNames:
-        """Which keys are looked after: kube-apiserver's. Others lie in the snapshot themselves."""
-        return KeyNames(f"{PREFIX}/".encode())
+        """What saves its keys: kube-apiserver's. Those of others lie in the snapshot itself."""
+        return RecordedKeys(
+            self.places,
+            self.name,
+            self._read_keys,
+            self.clock,
+            self.report,
+            prefix=f"{PREFIX}/".encode(),
+        )
 
     @contextmanager
     def _read_keys(self) -> Iterator[Found]:
