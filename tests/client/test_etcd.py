@@ -9,6 +9,7 @@ from backstay.client.etcd import Etcd
 from backstay.errors import CompactedError, EtcdError
 from kit import needs
 from kit.etcd import Etcd as Server
+from kit.faulty import faulty, none
 
 
 @pytest.fixture(scope="module", params=["3.5", "3.4", "plain"])
@@ -68,6 +69,17 @@ def test_hashkv_is_what_etcdctl_says_before_and_after_a_compaction(server, etcd)
         etcd.compact(at - 1)
     with pytest.raises(CompactedError):
         etcd.hashkv(endpoint, at - 3)
+
+
+def test_an_empty_answer_is_no_hash_of_zero(tmp_path):
+    """Else it would be a member that disagrees."""
+    with (
+        Server.start(tmp_path) as server,
+        faulty(server, none, calls=lambda path, ask, ended: b"") as dialer,
+        Etcd(server.access, dialer) as etcd,
+        pytest.raises(EtcdError, match="without saying who it is"),
+    ):
+        etcd.hashkv(etcd.endpoints[0])
 
 
 def test_keys_are_written_read_and_deleted(server, etcd):

@@ -58,7 +58,7 @@ def test_a_revision_that_is_gone_is_told_apart(pods):
         pods.hashkv(healths[0].status.endpoint, 1 << 40)
 
 
-GOOD = {"HashKV": {"header": {"revision": 9}, "hash": 7, "compact_revision": -1}}
+GOOD = {"HashKV": {"header": {"revision": 9, "member_id": 5}, "hash": 7, "compact_revision": -1}}
 
 
 def printed(document):
@@ -87,7 +87,8 @@ def test_an_answer_without_its_revision_is_of_the_one_that_was_asked_for(asked, 
         printed([{"HashKV": {**GOOD["HashKV"], "hash": True}}]),
         printed([{"HashKV": {**GOOD["HashKV"], "compact_revision": -2}}]),
         printed([{"HashKV": {**GOOD["HashKV"], "hash_revision": 1 << 63}}]),
-        printed([{"HashKV": {**GOOD["HashKV"], "header": {"revision": "9"}}}]),
+        printed([{"HashKV": {**GOOD["HashKV"], "header": {"member_id": 5, "revision": "9"}}}]),
+        printed([{"HashKV": {**GOOD["HashKV"], "header": {"revision": 9}}}]),
     ],
 )
 def test_what_is_no_answer_is_refused(output):

@@ -95,10 +95,17 @@ class Etcd(Closing):
 
         Raises:
             CompactedError: the revision is gone.
+            EtcdError: what came is no member's answer.
         """
         answer = self.session.call(
             endpoint, methods.HASH_KV, pb.HashKVRequest(revision=revision), timeout=HASH_SECONDS
         )
+        if not answer.header.member_id:
+            # An empty answer would be a hash of 0: a member that disagrees.
+            raise EtcdError(
+                f"{endpoint} answers HashKV without saying who it is",
+                "look at what stands between here and the member",
+            )
         # Before 3.5.10 the answer does not say for which revision it is.
         at = answer.hash_revision or revision or answer.header.revision
         return Hash(answer.hash, at, answer.compact_revision)

@@ -19,6 +19,7 @@ from backstay.kubeapi.exec import tail
 #: Bytes of an answer.
 _MAX_ANSWER = 64 << 10
 _COMPACTED = "required revision has been compacted"
+_MAX_64 = (1 << 64) - 1
 _MAX_63 = (1 << 63) - 1
 _MAX_32 = (1 << 32) - 1
 
@@ -95,6 +96,7 @@ def parse_hashkv(output: bytes, endpoint: Endpoint, revision: int) -> Hash:
             raise EtcdError(f"{endpoint}: etcdctl tells a {name} that is none")
         return value
 
+    number(header, "member_id", 1, _MAX_64)
     told = number(found, "hash_revision", 0, _MAX_63)
     return Hash(
         number(found, "hash", 0, _MAX_32),
