@@ -1,11 +1,14 @@
 """Sealed objects: back as they were or refused, and open to anyone's age and zstd."""
 
+import gc
 import hashlib
 import io
 import random
 import secrets
 import subprocess
 import sys
+import weakref
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import count
@@ -357,6 +360,28 @@ def test_promise_1_whatever_fails_while_sealing_there_is_no_half_object(folder, 
             assert len(store.operations) == number - 1 > 5
             assert opened(folder, entry, keys[0]) == data
             return
+
+
+class Source(io.BytesIO):
+    """One that can be seen to go."""
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSE, Fault.CUT])
+def test_a_sealing_that_failed_keeps_nothing(folder, keys, fault):
+    """What is sealed may be a file of gigabytes: it goes with the error, not some time later."""
+    source = Source(like_etcd(300_000))
+    gone = weakref.ref(source)
+    store = FaultyStore(folder, lambda one: fault if one.name == "write" else None)
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(StoreError):
+            seal(source, store, PATH, (keys[1],), Sealing())
+        assert store.operations
+        del source
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_promise_1_whatever_fails_while_unsealing_it_does_not_return(folder, keys):

@@ -261,8 +261,14 @@ def _decrypt(came: "_Pieces", unpacked: Unpacked, identities: Identities) -> Non
 def _raise_cause(*ends: "Packed | Unpacked | _Counted | _Pieces") -> None:
     """Raise what a callback raised: pyrage hands on no more than its text, if that."""
     for end in ends:
-        if end.error is not None:
-            raise end.error from None
+        cause, end.error = end.error, None
+        if cause is None:
+            continue
+        try:
+            raise cause from None
+        finally:
+            # Its traceback has this frame: a cycle, which would keep the files of all others.
+            del cause
 
 
 class _Counted:
