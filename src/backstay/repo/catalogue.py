@@ -127,11 +127,20 @@ class Repository:
         path = f"{manifests_of(manifest.cluster)}{manifest.name.name}.json"
         data = encode(manifest)
         parse_manifest(data, path)
-        self._put(path, data, "so there is no backup")
+        self.put(path, data, "so there is no backup")
         return path
 
-    def _put(self, path: str, data: bytes, so: str) -> None:
-        """Write something, and take it away again where the store did not keep it."""
+    def put(self, path: str, data: bytes, so: str) -> None:
+        """Write something, and take it away again where the store did not keep it.
+
+        Args:
+            path: that nobody has written to.
+            data: small.
+            so: what that means, for the error.
+
+        Raises:
+            StoreError: the store refuses, or did not keep what was written.
+        """
         self.store.put_new(path, data)
         if self._read_back(path) != data:
             with suppress(BackstayError):
@@ -155,7 +164,7 @@ class Repository:
         Raises:
             StoreError: the store refuses, or did not keep what was written.
         """
-        self._put(notes.path(note), encode(note), "so nothing was noted")
+        self.put(notes.path(note), encode(note), "so nothing was noted")
 
     def clusters(self) -> tuple[str, ...]:
         """Name the clusters that something was written of."""

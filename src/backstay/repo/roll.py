@@ -262,11 +262,7 @@ def take_out(
         except NotFoundError:  # another prune was faster
             continue
         if named & gone:
-            for run in _runs(delta for delta in staying if str(delta.name) in named):
-                # One that was killed may have written it before.
-                if not any(_last(other).startswith(_figures(run)) for other in paths):
-                    _write(repository, run)
-            store.delete(path)
+            _replace(repository, path, [one for one in staying if str(one.name) in named], paths)
 
 
 def suspects(
@@ -325,10 +321,20 @@ def mend(
     # A list that lacks them is no proof that they are gone.
     if not missing or any(_is_there(repository, roll, named[name]) for name in missing):
         return False
-    for run in _runs(staying):
-        _write(repository, run)
-    repository.store.delete(path)
+    others = repository.store.list(rolls_of(roll.cluster, roll.lineage))
+    _replace(repository, path, staying, [info.path for info in others])
     return True
+
+
+def _replace(
+    repository: Repository, path: str, staying: Sequence[StoredDelta], paths: Sequence[str]
+) -> None:
+    """Delete a roll, when what stays of what it names is in others."""
+    for run in _runs(staying):
+        # Whoever was killed, or whose store did not delete the old one, may have written it before.
+        if not any(_last(other).startswith(_figures(run)) for other in paths):
+            _write(repository, run)
+    repository.store.delete(path)
 
 
 def _is_there(repository: Repository, roll: Roll, name: str) -> bool:
@@ -381,7 +387,8 @@ def _write(repository: Repository, run: Sequence[StoredDelta]) -> None:
     )
     name = f"{_figures(run)}{secrets.token_hex(4)}.json"
     path = f"{rolls_of(first.cluster, first.lineage)}{name}"
-    repository.store.put_new(path, encode(document))
+    # One that can't be read would keep what it names from being pruned.
+    repository.put(path, encode(document), "so there is no roll")
 
 
 def read_roll(repository: Repository, path: str) -> Roll:
