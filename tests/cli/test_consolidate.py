@@ -2,24 +2,17 @@
 
 import json
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from backstay.client.answer import Delete, Put
 from backstay.client.etcd import Etcd as Client
-from backstay.mvcc.delta import Position, Proof
-from backstay.mvcc.deltawriter import DeltaWriter, Origin
-from backstay.repo.catalogue import Repository
-from backstay.repo.delta import put_delta
-from backstay.repo.url import Access, open_store
-from kit import deltas
+from backstay.mvcc.delta import Proof
 from kit.etcd import Etcd
 from kit.histories import elements
-
-#: Milliseconds since 1970 of the first recorded revision; each later one comes a minute after.
-BEGAN = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 1000
+from kit.story import Recorded
 
 
 @pytest.fixture(scope="module")
@@ -29,24 +22,19 @@ def etcd(tmp_path_factory):
         yield etcd
 
 
-class Story:
+class Story(Recorded):
     """A cluster with a backup, and changes after it that a watch saw.
 
     Attributes:
-        base: manifest of the backup.
-        first: the first revision after it.
-        head: the last.
-        hashes: what the server said, by revision.
+        head: the last revision.
     """
 
     def __init__(self, cli, etcd):
-        self.cli = cli
-        self.hashes = {}
+        super().__init__(cli)
         with Client(etcd.access) as client:
             client.txn([Put(b"k/%d" % n, b"first") for n in range(30)])
             client.compact(client.put(b"k/0", b"second") - 1)
-            self.base = cli("backup", "etcd", "--cluster", "prod", "--json").json
-            self.first = self.base["revision"] + 1
+            self.base = self.backup()
             lease = client.lease_grant(600)
             for number in range(12):
                 put = Put(b"k/%d" % number, b"third", lease=lease.id if number == 3 else 0)
@@ -55,34 +43,6 @@ class Story:
                 self.hashes[revision] = client.hashkv(client.endpoints[0], revision)
             self.head = revision
             self.log = elements(client, self.first, self.head)
-
-    @property
-    def repository(self):
-        return Repository.open(open_store(self.cli.variables["BACKSTAY_REPO"], Access()))
-
-    @property
-    def lineage(self):
-        return self.base["snapshots"][0]["lineage"]
-
-    def record(self, first, last, *, proofs=()):
-        """Store what came in revisions `first` to `last`."""
-        writer = DeltaWriter(Origin("prod", self.lineage, "w"), Position(first))
-        for key, value in self.log:
-            main = int.from_bytes(key[:8], "big")
-            if first <= main <= last:
-                if main > writer.end.main:
-                    writer.mark(main - 1, self.at(main - 1))
-                deltas.add(writer, key, value)
-        writer.mark(last, self.at(last))
-        for proof in proofs:
-            writer.prove(proof)
-        return put_delta(self.repository, writer.finish())
-
-    def at(self, revision):
-        return BEGAN + 60_000 * (revision - self.first)
-
-    def time(self, revision):
-        return datetime.fromtimestamp(self.at(revision) / 1000, UTC)
 
     def listed(self):
         return [one["id"] for one in self.cli("list", "--json").json]

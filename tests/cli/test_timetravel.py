@@ -1,6 +1,6 @@
 """--to-revision and --to-time: export, restore and drill of points, over a real repository."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,19 +10,12 @@ from backstay.client.etcd import Etcd as Client
 from backstay.client.member import serving
 from backstay.client.tools import find_etcd
 from backstay.errors import CompactedError
-from backstay.mvcc.delta import Position, Proof
-from backstay.mvcc.deltawriter import DeltaWriter, Origin
+from backstay.mvcc.delta import Proof
 from backstay.mvcc.snapshot import Snapshot
-from backstay.repo.catalogue import Repository
-from backstay.repo.delta import put_delta
-from backstay.repo.stores.file import FileStore
 from backstay.report import Report
-from kit import deltas
 from kit.etcd import Etcd
 from kit.histories import elements
-
-#: Milliseconds since 1970 of the first recorded revision; each later one comes a minute after.
-BEGAN = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 1000
+from kit.story import Recorded
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +25,19 @@ def etcd(tmp_path_factory):
         yield etcd
 
 
-class Story:
+class Story(Recorded):
     """A cluster with a backup, changes after it that were recorded, and another backup.
 
     Attributes:
-        base: manifest of the first backup.
-        last: manifest of the second.
-        hashes: what the server said, by revision.
+        last: manifest of the second backup.
         pairs: what was there, by revision.
         compacted: at which revision the second is.
         said: what the server said of the revision before the head after that compaction.
     """
 
     def __init__(self, cli, etcd):
-        self.cli, self.etcd = cli, etcd
-        self.hashes, self.pairs = {}, {}
+        super().__init__(cli)
+        self.etcd, self.pairs = etcd, {}
         with Client(etcd.access) as client:
             client.txn([Put(b"k/%d" % n, b"first") for n in range(30)])
             client.compact(client.put(b"k/0", b"second") - 1)
@@ -62,45 +53,14 @@ class Story:
             self.said = client.hashkv(client.endpoints[0], self.head - 1)
             self.last = self.backup()
 
-    def backup(self):
-        return self.cli("backup", "etcd", "--cluster", "prod", "--json").json
-
     def note(self, client):
         found = client.range(b"\0")
         said = client.hashkv(client.endpoints[0], found.header.revision)
         self.hashes[found.header.revision] = said
         self.pairs[found.header.revision] = {kv.key: kv.value for kv in client.scan()}
 
-    @property
-    def repository(self):
-        return Repository.open(
-            FileStore(Path(self.cli.variables["BACKSTAY_REPO"].removeprefix("file://")))
-        )
-
-    @property
-    def lineage(self):
-        return self.base["snapshots"][0]["lineage"]
-
-    def record(self, first, last, *, proofs=(), lease=None):
-        """Store what came in revisions `first` to `last`."""
-        writer = DeltaWriter(Origin("prod", self.lineage, "w"), Position(first))
-        for key, value in self.log:
-            main = int.from_bytes(key[:8], "big")
-            if first <= main <= last:
-                if main > writer.end.main:
-                    writer.mark(main - 1, self.at(main - 1))
-                deltas.add(writer, key, value)
-        writer.mark(last, self.at(last))
-        for proof in proofs:
-            writer.prove(proof)
-        return put_delta(self.repository, writer.finish())
-
-    def at(self, revision):
-        return BEGAN + 60_000 * (revision - self.base["revision"])
-
     def rfc(self, revision, seconds=0):
-        when = datetime.fromtimestamp(self.at(revision) / 1000, UTC) + timedelta(seconds=seconds)
-        return when.isoformat()
+        return (self.time(revision) + timedelta(seconds=seconds)).isoformat()
 
 
 @pytest.fixture

@@ -25,23 +25,9 @@ from kit import needs
 from kit.etcd import Etcd as Server
 from kit.etcd import EtcdCluster
 from kit.faulty import faulty
+from kit.sink import Memory
 
 SIZE = 3_000_000
-
-
-class Memory:
-    """A sink that remembers all, and how often it was reset."""
-
-    def __init__(self):
-        self.data = bytearray()
-        self.resets = 0
-
-    def write(self, data):
-        self.data += data
-
-    def reset(self):
-        self.data.clear()
-        self.resets += 1
 
 
 def fill(access, size=SIZE):

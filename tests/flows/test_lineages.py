@@ -1,7 +1,6 @@
 """Lineages of real etcds: what continues one, and what must not."""
 
 import shutil
-import subprocess
 from datetime import UTC, datetime
 
 import pytest
@@ -11,7 +10,6 @@ from backstay.client.etcd import Etcd as Client
 from backstay.clock import SystemClock
 from backstay.mvcc.export import Edits, export
 from backstay.mvcc.snapshot import Snapshot
-from kit import needs
 from kit.etcd import Etcd, EtcdCluster
 from kit.faulty_store import Fault, FaultyStore
 
@@ -45,21 +43,6 @@ def back_up(bench, server, **more):
 def save(server, path):
     server.ctl("snapshot", "save", str(path))
     return path
-
-
-def restore(server, path):
-    """Put a snapshot in the place of what the server has, as an administrator does."""
-    server.kill()
-    shutil.rmtree(server.data_dir)
-    words = ("--name", server.name, "--initial-cluster", server.peers)
-    peer = ("--initial-advertise-peer-urls", f"unix://{server.name}:0")
-    to = ("--data-dir", str(server.data_dir))
-    subprocess.run(
-        [needs.binary("etcdutl"), "snapshot", "restore", path, *words, *peer, *to],
-        check=True,
-        capture_output=True,
-    )
-    server.launch()
 
 
 #: Of lineages that begin although nothing speaks against the one before.
@@ -143,7 +126,7 @@ def test_what_was_restored_in_place_and_written_past_the_old_head_is_another(
     file = save(server, tmp_path / "file.db")
     write(server, 10)
     first = back_up(bench, server)
-    restore(server, file)
+    server.put_back(file)
     write(server, 60, b"other")
     second = back_up(bench, server)
     assert second.cluster_id == first.cluster_id
@@ -157,11 +140,11 @@ def test_what_was_restored_twice_is_another_even_where_the_last_entries_are_alik
     bench, server, tmp_path
 ):
     file = save(server, tmp_path / "file.db")
-    restore(server, file)
+    server.put_back(file)
     write(server, 1, b"one life")
     write(server, 40)
     first = back_up(bench, server)
-    restore(server, file)
+    server.put_back(file)
     write(server, 1, b"another life")
     # The same last transactions, at the same revisions.
     write(server, 40)
@@ -177,7 +160,7 @@ def test_the_mark_of_a_bump_alone_proves_nothing(bench, server, tmp_path):
     file = save(server, tmp_path / "file.db")
     bumped = tmp_path / "bumped.db"
     bump(file, bumped)
-    restore(server, bumped)
+    server.put_back(bumped)
     first = back_up(bench, server)
     assert first.tip is None
     # Nothing was written: what it has is what is stored.

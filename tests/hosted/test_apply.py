@@ -14,7 +14,6 @@ from aiohttp import web
 from backstay.errors import AlreadyExistsError, KubeForbiddenError, RefusedError
 from backstay.kinds.hosted.recovery.apply import apply, needed
 from backstay.kinds.hosted.recovery.creation import MARK, plan
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,
     HOSTED_CLUSTERS,
@@ -28,7 +27,6 @@ from backstay.kubeapi.resource import (
 from backstay.kubeapi.review import Wanted
 from backstay.report import Report, Said
 from kit.etcd_init import init_container
-from kit.kubeserver import KubeServer
 from kit.restore_documents import VALUE, documents, one
 
 ALL = (
@@ -39,20 +37,6 @@ ALL = (
     (HOSTED_CLUSTERS, "blue", "clusters"),
     (NODE_POOLS, "blue-workers", "clusters"),
 )
-
-
-@pytest.fixture
-def kube(tmp_path):
-    """A Kubernetes API with nothing in it."""
-    with KubeServer.start(tmp_path / "kube") as kube:
-        yield kube
-
-
-@pytest.fixture
-def api(kube):
-    """Our way into it."""
-    with connect(kube.kubeconfig, None) as api:
-        yield api
 
 
 def state(kube):

@@ -20,24 +20,10 @@ from kit.etcd import EtcdCluster
 from kit.hosted import hosted_tls, start_etcd
 from kit.kubestreams import Fault
 from kit.pods import NAMESPACE, container, within_reach
+from kit.sink import Memory
 
 SIZE = 4_000_000
 SHELLS = {"sh": "/bin/sh", "bash": "/bin/bash"}
-
-
-class Memory:
-    """A sink that remembers all."""
-
-    def __init__(self):
-        self.data = bytearray()
-        self.resets = 0
-
-    def write(self, data):
-        self.data += data
-
-    def reset(self):
-        self.data.clear()
-        self.resets += 1
 
 
 def fill(access, size=SIZE):

@@ -9,22 +9,8 @@ from hypothesis import strategies as st
 from backstay.errors import BackstayError, KubeError, KubeNotFoundError, UsageError
 from backstay.kinds.hosted.cluster import Hosted, at, control_plane_namespace, is_name
 from backstay.kinds.hosted.find import find, pods_of, shard_names
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import HOSTED_CLUSTERS
 from kit.hosted import ETCD_IMAGE, RELEASE, hosted_objects, load, one, without
-from kit.kubeserver import KubeServer
-
-
-@pytest.fixture
-def kube(tmp_path):
-    with KubeServer.start(tmp_path / "kube") as server:
-        yield server
-
-
-@pytest.fixture
-def api(kube):
-    with connect(kube.kubeconfig, None) as opened:
-        yield opened
 
 
 def test_a_whole_cluster(kube, api):

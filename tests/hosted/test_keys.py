@@ -14,26 +14,12 @@ from backstay.kinds.hosted.belongings import encryption
 from backstay.kinds.hosted.belongings.keys import CONFIGURATION, saved_keys
 from backstay.kinds.hosted.cluster import Hosted, secret_value
 from backstay.kinds.hosted.find import find
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import SECRETS
 from kit.hosted import ACTIVE, TARGET, condition, hosted_objects, load, one, secret, without
-from kit.kubeserver import KubeServer
 
 THIRD = b"a key that is named by the spec."
 OWN, COPY = "clusters", "clusters-blue"
 FIRST, SECOND = "blue-etcd-encryption-key", "blue-etcd-encryption-key-2"
-
-
-@pytest.fixture
-def kube(tmp_path):
-    with KubeServer.start(tmp_path / "kube") as server:
-        yield server
-
-
-@pytest.fixture
-def api(kube):
-    with connect(kube.kubeconfig, None) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from backstay.kinds.hosted import questions
 from backstay.kinds.hosted.find import find
 from backstay.kinds.hosted.preflight import Plan, preflight
 from backstay.kinds.hosted.quiescing.record import ANNOTATION, Record, encode
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import HOSTED_CLUSTERS, SECRETS
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role, new_config
@@ -33,23 +32,10 @@ from kit.hosted import (
     start_etcd,
     without,
 )
-from kit.kubeserver import KubeServer
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.COULD_NOT_VERIFY
 CLOCK = SystemClock()
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-
-
-@pytest.fixture
-def kube(tmp_path):
-    with KubeServer.start(tmp_path / "kube") as server:
-        yield server
-
-
-@pytest.fixture
-def api(kube):
-    with connect(kube.kubeconfig, None) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,7 @@ from backstay.kinds.hosted.cluster import at
 from backstay.kinds.hosted.find import find
 from backstay.kinds.hosted.quiescing.record import ANNOTATION, Record, encode
 from backstay.kubeapi import resource
-from backstay.kubeapi.connect import connect
 from kit.hosted import hosted_objects, load, one, secret, without
-from kit.kubeserver import KubeServer
 
 HALF_AN_HOUR = timedelta(minutes=30)
 CONFIG_MAPS = {
@@ -39,18 +37,6 @@ PLATFORMS = {
     "OpenStack": {"openstack-clouds"},
     "IBMCloud": set(),
 }
-
-
-@pytest.fixture
-def kube(tmp_path):
-    with KubeServer.start(tmp_path / "kube") as server:
-        yield server
-
-
-@pytest.fixture
-def api(kube):
-    with connect(kube.kubeconfig, None) as opened:
-        yield opened
 
 
 @pytest.fixture

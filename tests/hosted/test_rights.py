@@ -7,7 +7,6 @@ import pytest
 from backstay.errors import KubeError
 from backstay.kinds.hosted.cluster import Hosted
 from backstay.kinds.hosted.rights import RIGHTS, Right, Where, ask, needed
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -17,24 +16,11 @@ from backstay.kubeapi.resource import (
     SECRETS,
 )
 from backstay.kubeapi.review import Wanted, lacking
-from kit.kubeserver import KubeServer
 
 HOSTED = Hosted(
     name="blue", namespace="clusters", control_plane_namespace="clusters-blue", hosted_cluster={}
 )
 TRANSPORTS = ("direct", "port-forward", "exec")
-
-
-@pytest.fixture
-def kube(tmp_path):
-    with KubeServer.start(tmp_path / "kube") as server:
-        yield server
-
-
-@pytest.fixture
-def api(kube):
-    with connect(kube.kubeconfig, None) as opened:
-        yield opened
 
 
 # The table: tests/hosted/test_deploy.py holds it to the calls that were recorded

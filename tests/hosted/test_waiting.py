@@ -16,7 +16,6 @@ from backstay.kinds.hosted.recovery.etcd_init import Result, etcd_init_gone
 from backstay.kinds.hosted.recovery.restored import expect, prove
 from backstay.kinds.hosted.recovery.waiting import Options, wait, wait_available
 from backstay.kubeapi.api import Api
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import (
     HOSTED_CLUSTERS,
     HOSTED_CONTROL_PLANES,
@@ -27,7 +26,6 @@ from backstay.mvcc.export import Edits, export
 from backstay.report import Report, Said, Verdict
 from kit import kube as fixtures
 from kit.etcd_init import EtcdInit, Fleet, https_files, init_container
-from kit.kubeserver import KubeServer
 from kit.restore_documents import documents, one
 
 CLOCK = SystemClock()
@@ -47,20 +45,6 @@ def bucket(tmp_path_factory):
         expected = expect(snapshot, export(snapshot, file, edits).revision, None)
     with https_files(folder) as (url, ca):
         yield url, ca, expected
-
-
-@pytest.fixture
-def kube(tmp_path):
-    """A Kubernetes API."""
-    with KubeServer.start(tmp_path / "kube") as kube:
-        yield kube
-
-
-@pytest.fixture
-def api(kube):
-    """Our way into it."""
-    with connect(kube.kubeconfig, None) as api:
-        yield api
 
 
 class Told:

@@ -18,19 +18,6 @@ def server():
         yield server
 
 
-@pytest.fixture
-def streams(server):
-    server.streams.fault = None
-    yield server.streams
-    server.streams.fault = None
-
-
-@pytest.fixture
-def api(server, streams):
-    with server.api() as api:
-        yield api
-
-
 def run(api, *command, pod="p", container="etcd", stdout=lambda _: None, **more):
     return execute(api, pod, "ns", container, command, stdout=stdout, **{"stall": 10.0, **more})
 

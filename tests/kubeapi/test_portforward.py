@@ -21,6 +21,7 @@ from backstay.kubeapi.portforward import MAX_CONNECTIONS, PortForward
 from backstay.report import Report
 from kit.hosted import hosted_tls, start_etcd
 from kit.kubestreams import Fault, Streams, serve
+from kit.sink import Memory
 
 NAMESPACE = "clusters-blue"
 MEMBER = parse_endpoints("https://etcd-0.etcd-discovery.clusters-blue.svc:2379")
@@ -62,19 +63,6 @@ def server():
         yield server
 
 
-@pytest.fixture
-def streams(server):
-    server.streams.fault = None
-    yield server.streams
-    server.streams.fault = None
-
-
-@pytest.fixture
-def api(server, streams):
-    with server.api() as api:
-        yield api
-
-
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory):
     with start_etcd(tmp_path_factory.mktemp("etcd"), hosted_tls("blue")) as etcd:
@@ -102,21 +90,6 @@ def read_all(local):
         while chunk := local.recv(65536):
             data += chunk
     return bytes(data)
-
-
-class Memory:
-    """A sink that remembers all."""
-
-    def __init__(self):
-        self.data = bytearray()
-        self.resets = 0
-
-    def write(self, data):
-        self.data += data
-
-    def reset(self):
-        self.data.clear()
-        self.resets += 1
 
 
 def client(etcd, forward, **more):

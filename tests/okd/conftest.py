@@ -85,3 +85,20 @@ def places(request, tmp_path):
 def backup(places, made):
     """The ID of a backup of a pair, in `places`; the pair is in `assets`."""
     return made[1]
+
+
+@pytest.fixture
+def kube(tmp_path, cli):
+    """The API of the host's cluster; all is well."""
+    with KubeServer.start(tmp_path / "kube") as kube:
+        okd_api(kube)
+        cli.variables["KUBECONFIG"] = str(kube.kubeconfig)
+        yield kube
+
+
+@pytest.fixture
+def no_api(tmp_path, cli, monkeypatch):
+    """Nothing says where the API is."""
+    cli.variables.pop("KUBECONFIG", None)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))

@@ -16,25 +16,7 @@ from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import LEASES
 from kit import okd_api, s3, wire
 from kit.certificates import Authority, days
-from kit.kubeserver import KubeServer
 from kit.okd_host import NODE, VERSION
-
-
-@pytest.fixture
-def kube(tmp_path, cli):
-    """The API of the host's cluster; all is well."""
-    with KubeServer.start(tmp_path / "kube") as kube:
-        okd_api.okd_api(kube)
-        cli.variables["KUBECONFIG"] = str(kube.kubeconfig)
-        yield kube
-
-
-@pytest.fixture
-def no_api(tmp_path, cli, monkeypatch):
-    """Nothing says where the API is."""
-    cli.variables.pop("KUBECONFIG", None)
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture

@@ -21,29 +21,11 @@ from backstay.repo.entry import Entry, Unreadable
 from backstay.repo.manifest import CheckEntry, OkdEntry
 from backstay.report import Verdict
 from kit import manifests, okd_api
-from kit.kubeserver import KubeServer
 from kit.okd_host import NODE, PODS, REVISIONS
 
 HOST = ("found", "rights", "members", "alarms")
 STORES = ("repository", "keys repository", "writable", "apart")
 GUARDS = ("rotation", "operators", "upgrade", "proxy", "space", "interval", "version")
-
-
-@pytest.fixture
-def kube(tmp_path, cli):
-    """The API of the host's cluster; all is well."""
-    with KubeServer.start(tmp_path / "kube") as kube:
-        okd_api.okd_api(kube)
-        cli.variables["KUBECONFIG"] = str(kube.kubeconfig)
-        yield kube
-
-
-@pytest.fixture
-def no_api(tmp_path, cli, monkeypatch):
-    """Nothing says where the API is."""
-    cli.variables.pop("KUBECONFIG", None)
-    monkeypatch.delenv("KUBECONFIG", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -20,26 +19,10 @@ from backstay.flows.timetravel import Target, at_point
 from backstay.mvcc.lease import parse_lease
 from backstay.repo.delta import list_deltas
 from backstay.report import Report
-from kit import needs
 from kit.etcd import Etcd, EtcdCluster
 from kit.faulty_store import TOLD, FaultyStore
 from kit.histories import Player
 from kit.recording import Recording, at, hashkv_at
-
-
-def restore(server, path):
-    """Put a snapshot in the place of what the server has, as an administrator does."""
-    server.kill()
-    shutil.rmtree(server.data_dir)
-    words = ("--name", server.name, "--initial-cluster", server.peers)
-    peer = ("--initial-advertise-peer-urls", f"unix://{server.name}:0")
-    to = ("--data-dir", str(server.data_dir))
-    subprocess.run(
-        [needs.binary("etcdutl"), "snapshot", "restore", path, *words, *peer, *to],
-        check=True,
-        capture_output=True,
-    )
-    server.launch()
 
 
 def leases_of(snapshot):
@@ -161,7 +144,7 @@ def test_a_restore_in_place_begins_a_lineage_and_both_can_be_restored(bench, etc
         head = write(etcd, 10, b"lost")
         recording.until(lambda f: f.sealed >= head)
         before = hashes(etcd, range(head - 15, head + 1))
-        restore(etcd, tmp_path / "saved.db")
+        etcd.put_back(tmp_path / "saved.db")
         last = write(etcd, 30, b"after")
         recording.until(lambda f: f.lineages == 2 and f.fulls == 2)
         last = write(etcd, 3, b"later")
