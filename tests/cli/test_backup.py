@@ -151,6 +151,11 @@ def test_promise_4_members_are_asked_as_far_as_is_allowed(cli, file_repo):
 
     assert backup("--members", "never") == (None, [])
     assert backup("--max-stall", "0s", expect=4) == ("COULD NOT VERIFY", [])
+    accepted = ("--max-stall", "0s", "--accept-unverified", "members")
+    assert backup(*accepted) == ("COULD NOT VERIFY", [])
+    assert backup(*accepted[:2], "--accept-unverified", "keys", expect=4)
+    told = cli("backup", "etcd", "--cluster", "prod", *accepted).err
+    assert "COULD NOT VERIFY, which is accepted: members\n" in told
     for words in (("--members", "always", "--max-stall", "0s"), ("--members", "auto")):
         verdict, asked = backup(*words)
         assert verdict == "PASS"

@@ -134,6 +134,8 @@ def test_promise_4_a_kms_proves_nothing_from_here(tmp_path):
         assert verdicts(done.json)["keys"] == "COULD NOT VERIFY"
         assert done.json["hosted"]["kms"]["provider"] == "AWS"
         assert "useless" in done.err
+        accepted = world.backup("--json", "--accept-unverified", "keys")
+        assert verdicts(accepted.json)["keys"] == "COULD NOT VERIFY"
 
 
 def test_both_repositories_must_be_two_places(world):

@@ -29,6 +29,7 @@ command.add_command(okd)
 @options.recipients
 @options.etcd
 @options.members
+@options.accepting
 @options.spool
 @sealing
 @click.option("--dry-run", is_flag=True, help="Do what `preflight etcd` does, and stop.")
@@ -79,4 +80,4 @@ def etcd(
         poller = MemberPoller.of(client, budget(more), clock)
         part = Part(NAME, EtcdSource(client), poller)
         manifest = backup([part], repository, wanted, clock=clock, report=report)
-    return tell_backup(session, manifest)
+    return tell_backup(session, manifest, more["accepted"])

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     help="Its name in the repository, if not NAMESPACE.NAME.",
 )
 @options.members
+@options.accepting
 @click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
 @options.spool
 @sealing
@@ -75,7 +76,7 @@ def hosted(
         manifest = _make(session, api, name, namespace, more)
     from backstay.cli.verdicts import tell_backup
 
-    return tell_backup(session, manifest, _quiet(manifest))
+    return tell_backup(session, manifest, more["accepted"], _quiet(manifest))
 
 
 def _check(more: dict[str, Any]) -> None:

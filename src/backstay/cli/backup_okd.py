@@ -1,5 +1,6 @@
 """`backstay backup okd`: back up the control plane of OKD or OpenShift, on one of its hosts."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option("--prove-all", is_flag=True, help="Try the keys on every value, not on samples.")
 @options.members
+@options.accepting
 @click.option(
     "--if-upgraded",
     is_flag=True,
@@ -147,7 +149,7 @@ def _store(session: Session, host: "Host", asking: Asking, more: dict[str, Any])
         report=session.report(),
     )
     asking.finish()
-    return tell_backup(session, manifest)
+    return tell_backup(session, manifest, more["accepted"])
 
 
 def _idle(session: Session, standing: "Standing") -> int:
@@ -183,11 +185,13 @@ def _write(
     )
     asking.finish()
     session.close()
-    _tell_pair(session, written, directory)
-    return exit_code(written.checks)
+    _tell_pair(session, written, directory, more["accepted"])
+    return exit_code(written.checks, more["accepted"])
 
 
-def _tell_pair(session: Session, written: "Written", directory: Path) -> None:
+def _tell_pair(
+    session: Session, written: "Written", directory: Path, accepted: Sequence[str]
+) -> None:
     """Say what cluster-backup.sh says, and what it can't say."""
     from backstay.cli.verdicts import answer_checks, tell_checks
     from backstay.mvcc.status import render
@@ -204,7 +208,7 @@ def _tell_pair(session: Session, written: "Written", directory: Path) -> None:
         paths = {"snapshot": str(written.snapshot), "archive": str(written.archive)}
         session.answer(answer_checks(written.checks, **paths, status=told, okd=plain(written.okd)))
         return
-    tell_checks(session, written.checks)
+    tell_checks(session, written.checks, accepted=accepted)
     session.print(f"Snapshot saved at {written.snapshot}")
     if status is not None:
         session.print(render(status, "json"), end="")

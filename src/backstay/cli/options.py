@@ -355,6 +355,19 @@ def members(function: F) -> F:
     )(function)
 
 
+def accepting(function: F) -> F:
+    """Say which checks may stay open."""
+    return click.option(
+        "--accept-unverified",
+        "accepted",
+        # Those without which a backup is a verified one all the same.
+        type=click.Choice(["change", "keys", "members"]),
+        multiple=True,
+        help="End with 0 although this check COULD NOT VERIFY, as `keys` where a KMS has them."
+        "  It is told and stored all the same; may be given again.",
+    )(function)
+
+
 def point(function: F) -> F:
     """Say which point is meant: --to-revision, --to-time, --lost-lease-ttl."""
     return compose(

@@ -34,6 +34,7 @@ _LIMIT = 1 << 20
     help="Try the keys of a kube-apiserver's EncryptionConfiguration on what is encrypted.",
 )
 @click.option("--prove-all", is_flag=True, help="Try keys on every value, not on samples.")
+@options.accepting
 @options.keys_store
 @options.store_optional
 @options.recipients
@@ -99,8 +100,8 @@ def command(
         proof = {"keys": verified.keys_as_json()} if verified.keys else {}
         session.answer(answer_checks(verified.checks, subject=found.name, **proof))
     else:
-        tell_checks(session, verified.checks, good="whole")
-    return exit_code(verified.checks)
+        tell_checks(session, verified.checks, good="whole", accepted=more["accepted"])
+    return exit_code(verified.checks, more["accepted"])
 
 
 def _partner(found: "BackupSubject | FileSubject", more: dict[str, Any]) -> "Partner | None":
