@@ -389,8 +389,12 @@ class KubeServer:
         resource: Resource | None = None,
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
+        request: Seen | None = None,
     ) -> None:
-        """Answer so many requests with a failure, or with any body, and do nothing of theirs."""
+        """Answer so many requests with a failure, or with any body, and do nothing of theirs.
+
+        With `request` only that one is, which has come and is not answered yet.
+        """
         self._faults.append(
             {
                 "code": code,
@@ -399,6 +403,7 @@ class KubeServer:
                 "resource": resource,
                 "headers": headers,
                 "body": body,
+                "request": request,
             }
         )
 
@@ -407,6 +412,7 @@ class KubeServer:
             about = fault["resource"]
             if (
                 fault["left"]
+                and (fault["request"] is None or fault["request"] is seen)
                 and fault["verb"] in ("", seen.verb)
                 and (about is None or (about.group, about.plural) == (seen.group, seen.resource))
             ):

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
-from backstay.checks.question import ask
-from backstay.checks.stored import stored
 from backstay.clock import Clock
 from backstay.errors import BackstayError, FormatError, StoreError
-from backstay.flows.rewrap import Fate, Options, Outcome, delete_old
+from backstay.flows.rewrap import Fate, Options, Outcome, delete_old, read_back, seal_anew
 from backstay.flows.spool import Spool
 from backstay.repo import keyring as keyrings
 from backstay.repo.archive import fetch_archive
@@ -27,8 +25,8 @@ from backstay.repo.name import Run
 from backstay.repo.note import Moved, Resealing
 from backstay.repo.packing import Readable
 from backstay.repo.reseal import current, superseded
-from backstay.repo.sealing import Sealed, seal, unseal
-from backstay.report import Report, Verdict
+from backstay.repo.sealing import unseal
+from backstay.report import Report
 
 #: A keyring that is meant, or why it is not: its name, and that.
 Meant = Saved | tuple[str, BackstayError]
@@ -120,7 +118,7 @@ class _Resealing:
         made = [self._keyring(run)]
         if header.archive is not None:
             made.append(self._archive(header.archive, run))
-        self._read_back(made)
+        read_back(self.keys, made, "keyring", self.clock, self.report)
         keyrings.publish_note(self.keys, self.saved, self._note(made), run)
         now = keyrings.again(self.keys, self.saved)
         if now.header.object.path != made[0].path:
@@ -149,18 +147,7 @@ class _Resealing:
 
     def _seal(self, source: Readable, old: ObjectEntry, run: Run) -> ObjectEntry:
         path = keyrings.part_of(self.saved, old, run)
-        recipients = self.keys.config.recipients
-        made: Sealed = seal(source, self.keys.store, path, recipients, self.options.sealing)
-        if (made.size, made.sha256) != (old.size, old.sha256):
-            raise StoreError(f"{path} was not sealed whole", "look at the disk of the spool")
-        return made.entry(path, old.role)
-
-    def _read_back(self, made: list[ObjectEntry]) -> None:
-        total = sum(one.stored_size for one in made)
-        with self.report.task("reading back what is stored", total) as progress:
-            check = ask("stored", lambda: stored(self.keys.store, made, progress), self.clock)
-        if check.verdict is not Verdict.PASS:
-            raise StoreError(check.detail, "the keyring is as it was; look at the store")
+        return seal_anew(source, self.keys, old, path, self.options.sealing)
 
     def _note(self, made: list[ObjectEntry]) -> KeyringNote:
         before = current(self.saved.notes)

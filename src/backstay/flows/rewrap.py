@@ -28,6 +28,7 @@ from backstay.repo.identity import Identities
 from backstay.repo.manifest import CheckEntry, ObjectEntry
 from backstay.repo.name import Run
 from backstay.repo.note import REWRAP, Moved, Note, Resealing
+from backstay.repo.packing import Readable
 from backstay.repo.reseal import current, publish, superseded
 from backstay.repo.sealing import Sealing, seal
 from backstay.repo.store import Locker
@@ -114,6 +115,54 @@ def rewrap(
     return Outcome(entry.manifest.id, fate, removed, locked)
 
 
+def seal_anew(
+    source: Readable, repository: Repository, old: ObjectEntry, path: str, sealing: Sealing
+) -> ObjectEntry:
+    """Seal what is in an object to the recipients of now.
+
+    Args:
+        source: what is in it, in the clear.
+        repository: where it goes.
+        old: the object.
+        path: of the new one.
+        sealing: how.
+
+    Raises:
+        StoreError: the store refuses, or something else was sealed than is in the object.
+    """
+    sealed = seal(source, repository.store, path, repository.config.recipients, sealing)
+    if (sealed.size, sealed.sha256) != (old.size, old.sha256):
+        raise StoreError(f"{path} was not sealed whole", "look at the disk of the spool")
+    return sealed.entry(path, old.role)
+
+
+def read_back(
+    repository: Repository,
+    made: Sequence[ObjectEntry],
+    whose: str,
+    clock: Clock,
+    report: Report,
+) -> Check:
+    """Hold the store to have kept what was sealed anew.
+
+    Args:
+        repository: where it went.
+        made: the new objects.
+        whose: they are, in a word.
+        clock: for durations.
+        report: is told how far it is.
+
+    Raises:
+        StoreError: it did not.
+    """
+    total = sum(one.stored_size for one in made)
+    with report.task("reading back what is stored", total) as progress:
+        check = ask("stored", lambda: stored(repository.store, made, progress), clock)
+    if check.verdict is not Verdict.PASS:
+        raise StoreError(check.detail, f"the {whose} is as it was; look at the store")
+    return check
+
+
 @dataclass(frozen=True, slots=True)
 class _Resealing:
     """One backup that is sealed anew."""
@@ -129,7 +178,7 @@ class _Resealing:
         began = self.clock.monotonic()
         run = Run.begin(self.entry.manifest.cluster, self.clock.now())
         made = tuple(self._seal(one, run) for one in self.entry.manifest.objects)
-        check = self._read_back(made)
+        check = read_back(self.repository, made, "backup", self.clock, self.report)
         note = self._note(made, check, seconds=self.clock.monotonic() - began)
         publish(self.repository.store, note)
         return self._as_it_is_now(made)
@@ -144,24 +193,7 @@ class _Resealing:
             subject.fetch(old, spool, self.report)
             spool.finish()
             path = f"{run.folder}{old.path.rpartition('/')[2]}"
-            sealed = seal(
-                spool.follow(),
-                repository.store,
-                path,
-                repository.config.recipients,
-                self.options.sealing,
-            )
-        if (sealed.size, sealed.sha256) != (old.size, old.sha256):
-            raise StoreError(f"{path} was not sealed whole", "look at the disk of the spool")
-        return sealed.entry(path, old.role)
-
-    def _read_back(self, made: Sequence[ObjectEntry]) -> Check:
-        total = sum(one.stored_size for one in made)
-        with self.report.task("reading back what is stored", total) as progress:
-            check = ask("stored", lambda: stored(self.repository.store, made, progress), self.clock)
-        if check.verdict is not Verdict.PASS:
-            raise StoreError(check.detail, "the backup is as it was; look at the store")
-        return check
+            return seal_anew(spool.follow(), repository, old, path, self.options.sealing)
 
     def _note(self, made: Sequence[ObjectEntry], check: Check, *, seconds: float) -> Note:
         before = current(self.entry.notes)
