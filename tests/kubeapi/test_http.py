@@ -472,8 +472,24 @@ def test_an_answer_has_a_bound(kube, api, monkeypatch):
     kube.fail(200, body=b"x" * 100_001)
     with pytest.raises(KubeError, match="more than 100000 bytes"):
         api.get(SECRETS, "key", SPACE)
-    kube.fail(200, body=b"{}" + b" " * 99_998)
-    assert api.get(SECRETS, "key", SPACE) == {}
+    whole = b'{"metadata": {"name": "key"}}'
+    kube.fail(200, body=whole.ljust(100_000))
+    assert api.get(SECRETS, "key", SPACE) == {"metadata": {"name": "key"}}
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"metadata": {"name": "other"}}', b'{"metadata": 1}', b'{"kind": "Secret"}']
+)
+def test_an_answer_is_the_object_that_was_asked_for(kube, api, body):
+    """By it is decided what is put back."""
+    for ask in (
+        lambda: api.get(SECRETS, "key", SPACE),
+        lambda: api.patch(SECRETS, "key", {"data": {}}, SPACE),
+        lambda: api.create(SECRETS, {"metadata": {"name": "key"}}, SPACE),
+    ):
+        kube.fail(200, body=body)
+        with pytest.raises(KubeError, match="answered secrets key with another object"):
+            ask()
 
 
 def test_a_packed_answer_is_not_unpacked(kube, api):
@@ -715,7 +731,9 @@ def test_what_a_request_says(kube):
             while not head.endswith(b"}"):
                 head += connection.recv(65536)
             heads.append(head.decode())
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            answer = b'{"metadata": {"name": "key"}}'
+            length = b"Content-Length: %d" % len(answer)
+            connection.sendall(b"\r\n".join((b"HTTP/1.1 200 OK", length, b"", answer)))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)

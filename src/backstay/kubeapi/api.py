@@ -224,7 +224,11 @@ class Api(Closing):
         subject = f"{resource.title} {title}".strip()
         if not 200 <= answer.status < 300:
             raise refusal(answer, f"{method} {subject}", self.transport.server)
-        return _document(answer, subject, self.transport.server)
+        document = _document(answer, subject, self.transport.server)
+        # What is taken for the object that was asked for decides what is put back, and what is not.
+        if title and method != "DELETE" and _text(document.get("metadata"), "name") != title:
+            raise KubeError(f"{self.transport.server} answered {subject} with another object")
+        return document
 
 
 def refusal(answer: Answer, what: str, server: str) -> KubeError:

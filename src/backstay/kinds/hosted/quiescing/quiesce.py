@@ -347,10 +347,19 @@ class Quiesce:
 
     def _put_back(self, run: str) -> PutBack:
         hosted = self._hosted
-        done = shielded(
-            lambda: put_back(self._api, hosted.name, hosted.namespace, clock=self._clock, run=run),
-            self._report,
-        )
+        try:
+            done = shielded(
+                lambda: put_back(
+                    self._api, hosted.name, hosted.namespace, clock=self._clock, run=run
+                ),
+                self._report,
+            )
+        except KubeError as error:
+            # A patch may have been done although its answer was lost.
+            raise QuiesceError(
+                f"nobody could see whether {hosted.title} is as it was: {error.what}",
+                f"run `backstay resume hosted {hosted.name} -n {hosted.namespace}`",
+            ) from error
         for text in done.left:
             self._report.warn(f"{text}: left as it is")
         return done
