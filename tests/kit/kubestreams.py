@@ -134,9 +134,11 @@ class Streams:
 
     def close(self) -> None:
         """End what is left of commands."""
+        # The number of one that has ended may be somebody else's by now.
         for process in self._processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     @property
     def commands_running(self) -> int:
