@@ -29,9 +29,9 @@ FORWARDED = ("straight", "host", "port-forward")
 SOME = 3
 #: What comes damaged is not put away; what a member says of itself may be a lie.
 PROOF = {"transfer", "stored", "structure", "content"}
-#: No patience, in seconds, with what was made to stall.
-HASTY = Timeouts(dial=2.0, command=0.5, stall=0.5)
-LOOK = 1.0
+#: Little patience, in seconds, with what stalls; enough for a machine with much to do.
+HASTY = Timeouts(dial=4.0, command=2.0, stall=2.0)
+LOOK = 4.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,10 +44,10 @@ def hasty():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Client, "__init__", impatient)
-        patch.setattr("backstay.client.etcd.HASH_SECONDS", 1.0)
+        patch.setattr("backstay.client.etcd.HASH_SECONDS", 3.0)
         patch.setattr("backstay.kinds.hosted.reach.exec_snapshot._LOOK_STALL", LOOK)
         patch.setitem(ExecSource.__init__.__kwdefaults__, "stall", LOOK)
-        patch.setattr("backstay.kubeapi.http.Patience.__init__.__defaults__", (1.0, 1.0, 300.0))
+        patch.setattr("backstay.kubeapi.http.Patience.__init__.__defaults__", (LOOK, LOOK, 300.0))
         yield
 
 

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from backstay.errors import AlreadyExistsError, KubeForbiddenError, RefusedError
+from backstay.errors import (
+    AlreadyExistsError,
+    BackstayError,
+    KubeForbiddenError,
+    RefusedError,
+)
 from backstay.kinds.hosted.recovery.apply import apply, needed
 from backstay.kinds.hosted.recovery.creation import MARK, plan
 from backstay.kubeapi.resource import (
@@ -26,6 +31,7 @@ from backstay.kubeapi.resource import (
 )
 from backstay.kubeapi.review import Wanted
 from backstay.report import Report, Said
+from kit.disturbed_api import cases, disturbed
 from kit.etcd_init import init_container
 from kit.restore_documents import VALUE, documents, one
 
@@ -328,3 +334,36 @@ def test_promise_3_killed_at_any_request_the_same_restore_goes_on(kube, api):
         for after in (False, True):
             left = crash_and_go_on(kube, api, number, after=after, clean=clean)
             assert left == sum(one <= number for one in made) - (number in made and not after)
+
+
+def every_fault(kube, api):
+    """All that can go wrong with the requests of a run."""
+    with disturbed(kube) as watch:
+        run(api)
+    expected = whole(kube)
+    clear(kube)
+    return cases(watch.moments), expected
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param(17, id="some"), pytest.param(1, id="all", marks=pytest.mark.soak)]
+)
+def test_promise_6_whatever_goes_wrong_the_same_restore_goes_on(
+    kube, api, step, monkeypatch, record_property
+):
+    monkeypatch.setattr("backstay.kubeapi.http._WAITS", (0.01, 0.01))
+    found, expected = every_fault(kube, api)
+    record_property("cases", len(found[::step]))
+    ended = set()
+    for case in found[::step]:
+        with disturbed(kube, case) as watch:
+            try:
+                run(api)
+                ended.add("done")
+            except BackstayError:
+                ended.add("failed")
+        assert watch.hit, case
+        run(api)
+        assert whole(kube) == expected, case
+        clear(kube)
+    assert ended == {"done", "failed"}
