@@ -134,9 +134,10 @@ class Streams:
 
     def close(self) -> None:
         """End what is left of commands."""
-        # The number of one that has ended may be somebody else's by now.
+        # What a shell began may outlive it, in its group. Its number is nobody's until then; once
+        # all have ended it may be somebody else's.
         for process in self._processes:
-            if process.returncode is None:
+            if process.returncode is None or not Path(f"/proc/{process.pid}").exists():
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
 
