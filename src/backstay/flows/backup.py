@@ -41,7 +41,7 @@ from backstay.mvcc.status import Status
 from backstay.repo import leftovers
 from backstay.repo.catalogue import Repository
 from backstay.repo.config import Role
-from backstay.repo.lineage import Lineage, Proof, Stored
+from backstay.repo.lineage import Lineage, Stored
 from backstay.repo.manifest import (
     CheckEntry,
     Manifest,
@@ -302,9 +302,7 @@ class _Making:
     ) -> Lineage:
         """Say which lineage a snapshot is of."""
         if self.options.bare:
-            alone = "a bare file continues no lineage"
-            fresh = secrets.token_hex(8)
-            return Lineage(fresh, None, fresh, Proof.FIRST, alone)
+            return Lineage.first(secrets.token_hex(8), "a bare file continues no lineage")
         if self.options.origin:
             return self.options.origin.lineage
         before = self.past.snapshot(part.name)

@@ -6,7 +6,7 @@ without what it was made from, so that this can go.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -34,7 +34,7 @@ from backstay.repo.catalogue import Repository
 from backstay.repo.delta import StoredDelta, list_deltas
 from backstay.repo.entry import Entry, newest
 from backstay.repo.identity import Identities
-from backstay.repo.lineage import Lineage
+from backstay.repo.lineage import Lineage, Stored
 from backstay.repo.manifest import Manifest
 from backstay.repo.name import Run
 from backstay.repo.sealing import Sealing
@@ -320,7 +320,7 @@ class _Making:
     def lineage(self) -> Lineage:
         """That of the old backup."""
         reason = f"made from {self.base} and what was recorded since"
-        return replace(Lineage.of(self.entry.manifest.snapshots[0]), reason=reason)
+        return Stored.of(self.entry.manifest.snapshots[0]).goes_on(reason)
 
     @property
     def taken_at(self) -> datetime:

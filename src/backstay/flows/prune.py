@@ -10,7 +10,7 @@ by the next.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -90,13 +90,15 @@ class Plan:
     @property
     def lineages(self) -> dict[str, int]:
         """How many lineages each cluster has."""
-        found = {(one.fact.cluster, one.fact.lineage) for one in self.decisions}
-        return dict(Counter(cluster for cluster, _ in sorted(found)))
+        return self._counted(lambda fact: fact.lineage)
 
     @property
     def lives(self) -> dict[str, int]:
         """The same, where those that may be one life count as one."""
-        found = {(one.fact.cluster, one.fact.root) for one in self.decisions}
+        return self._counted(lambda fact: fact.root)
+
+    def _counted(self, name: Callable[[Fact], str]) -> dict[str, int]:
+        found = {(one.fact.cluster, name(one.fact)) for one in self.decisions}
         return dict(Counter(cluster for cluster, _ in sorted(found)))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from backstay.checks.question import ask
 from backstay.checks.stored import stored
 from backstay.clock import Clock
-from backstay.errors import NotFoundError, RefusedError, StoreError
+from backstay.errors import RefusedError, StoreError
 from backstay.flows.fetch import BackupSubject
 from backstay.flows.spool import Spool
 from backstay.repo.catalogue import Repository
@@ -249,15 +249,7 @@ def delete_old(
         until = store.locked_until(path) if isinstance(store, Locker) else None
         if until is not None:
             locked.append((path, until))
-        elif _is_there(repository, path):
+        elif repository.is_there(path):
             store.delete(path)
             removed.append(path)
     return tuple(removed), tuple(locked)
-
-
-def _is_there(repository: Repository, path: str) -> bool:
-    try:
-        repository.store.stat(path)
-    except NotFoundError:
-        return False
-    return True

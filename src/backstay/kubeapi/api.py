@@ -227,7 +227,10 @@ class Api(Closing):
         document = _document(answer, subject, self.transport.server)
         # What is taken for the object that was asked for decides what is put back, and what is not.
         if title and method != "DELETE" and _text(document.get("metadata"), "name") != title:
-            raise KubeError(f"{self.transport.server} answered {subject} with another object")
+            raise KubeError(
+                f"{self.transport.server} answered {subject} with another object",
+                "look at what stands between here and the API",
+            )
         return document
 
 

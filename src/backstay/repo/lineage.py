@@ -17,6 +17,7 @@ from backstay.repo.manifest import SnapshotEntry, Tip
 
 #: HashKV of a history without any change: all that are empty have it, so it is no proof.
 _HASH_OF_NOTHING = 0x40A4756D
+_UNREAD = "what came is too damaged to compare it with what is stored"
 
 
 class Proof(StrEnum):
@@ -73,6 +74,10 @@ class Stored:
             tip=entry.tip,
         )
 
+    def goes_on(self, reason: str) -> "Lineage":
+        """Give the lineage, where it was proven that it goes on, or more of the same is made."""
+        return Lineage(self.lineage, self.predecessor, self.root, Proof.CONTINUED, reason)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
@@ -121,19 +126,14 @@ class Lineage:
     reason: str
 
     @classmethod
-    def of(cls, entry: SnapshotEntry) -> "Lineage":
-        """Take the one that a backup's snapshot is of: more of it is the same lineage."""
-        end = Stored.of(entry)
-        proof, reason = Proof.CONTINUED, entry.lineage_reason
-        return cls(end.lineage, end.predecessor, end.root, proof, reason)
+    def first(cls, fresh: str, reason: str) -> "Lineage":
+        """Begin one that comes after none."""
+        return cls(fresh, None, fresh, Proof.FIRST, reason)
 
     def followed(self, fresh: str, proof: Proof, reason: str) -> "Lineage":
         """Begin the lineage that comes after it, under an id of its own."""
-        return _after(self.id, self.root, fresh, proof, reason)
-
-
-def _after(lineage: str, root: str, fresh: str, proof: Proof, reason: str) -> Lineage:
-    return Lineage(fresh, lineage, root if proof is Proof.UNPROVEN else fresh, proof, reason)
+        root = self.root if proof is Proof.UNPROVEN else fresh
+        return Lineage(fresh, self.id, root, proof, reason)
 
 
 def continue_or_begin(stored: Stored | None, shown: Shown | None, fresh: str) -> Lineage:
@@ -145,14 +145,13 @@ def continue_or_begin(stored: Stored | None, shown: Shown | None, fresh: str) ->
         fresh: the id of the lineage that begins where this one does not go on.
     """
     if stored is None:
-        return Lineage(fresh, None, fresh, Proof.FIRST, "nothing is stored of it yet")
+        return Lineage.first(fresh, "nothing is stored of it yet")
     if shown is None:
-        unread = "what came is too damaged to compare it with what is stored"
-        return _after(stored.lineage, stored.root, fresh, Proof.UNPROVEN, unread)
-    proof, reason = _compare(stored, shown)
-    if proof is Proof.CONTINUED:
-        return Lineage(stored.lineage, stored.predecessor, stored.root, proof, reason)
-    return _after(stored.lineage, stored.root, fresh, proof, reason)
+        proof, reason = Proof.UNPROVEN, _UNREAD
+    else:
+        proof, reason = _compare(stored, shown)
+    same = stored.goes_on(reason)
+    return same if proof is Proof.CONTINUED else same.followed(fresh, proof, reason)
 
 
 def _compare(stored: Stored, shown: Shown) -> tuple[Proof, str]:

@@ -14,7 +14,6 @@ delta deletes the rolls that name it first. Source: docs/formats.md.
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -339,8 +338,7 @@ def _replace(
 
 def _is_there(repository: Repository, roll: Roll, name: str) -> bool:
     """Whether what a roll names is there, or another copy of that delta."""
-    with suppress(NotFoundError):
-        repository.store.stat(f"{deltas_of(roll.cluster, roll.lineage)}{name}")
+    if repository.is_there(f"{deltas_of(roll.cluster, roll.lineage)}{name}"):
         return True
     delta = parse_file(name)
     if delta is None:

@@ -191,9 +191,7 @@ class Recorder:
             left = timedelta()
         self._fulls.due_in(left.total_seconds())
         stored = ending.stored
-        self._lineage = Lineage(
-            stored.lineage, stored.predecessor, stored.root, Kind.CONTINUED, "as stored"
-        )
+        self._lineage = stored.goes_on("as stored")
         self._tally.set(lineage=stored.lineage, sealed=ending.end.main - 1)
         self._report.say(f"the store ends before {ending.end}, in lineage {stored.lineage}")
 
@@ -505,7 +503,8 @@ class Recorder:
         found = manifest.snapshots[0]
         if found.lineage != self._lineage.id:
             why = "the full backup is of another"
-            self._begin(Lineage.of(found).followed(_fresh(), Kind.UNPROVEN, why))
+            its = Stored.of(found).goes_on(why)
+            self._begin(its.followed(_fresh(), Kind.UNPROVEN, why))
             self._fulls.refuse()
             raise _AnotherLineage
         self._fulls.accept(manifest)

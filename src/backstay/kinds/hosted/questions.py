@@ -12,6 +12,7 @@ from backstay.errors import ConnectionFailedError, FormatError
 from backstay.kinds.hosted.belongings import encryption
 from backstay.kinds.hosted.belongings.keys import SavedKeys
 from backstay.kinds.hosted.cluster import Hosted, Shard, at
+from backstay.kinds.hosted.quiescing.putback import resume_command
 from backstay.kinds.hosted.quiescing.record import annotation
 from backstay.kinds.hosted.reach.tls import client_tls
 from backstay.kubeapi.api import Api, Object
@@ -48,7 +49,7 @@ def quiesced(hosted: Hosted) -> Answer:
             kind, name = at(document, "kind", "NodePool"), at(document, "metadata.name", "")
             return failed(
                 f"{one_line(kind)} {one_line(name)} was quiesced, and not put back; where no"
-                f" backup is at work: `backstay resume hosted {hosted.name} -n {hosted.namespace}`"
+                f" backup is at work: `{resume_command(hosted.name, hosted.namespace)}`"
             )
     paused = at(hosted.spec, "pausedUntil", "")
     if paused:

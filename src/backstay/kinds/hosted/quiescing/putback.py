@@ -277,7 +277,7 @@ def put_back(
     if work.errors:
         texts = "; ".join(str(error) for error in work.errors)
         # One that says what to do by hand says it itself.
-        again = f"backstay resume hosted {name} -n {namespace}"
+        again = resume_command(name, namespace)
         raise QuiesceError(
             f"not everything of HostedCluster {namespace}/{name} could be put back: {texts}",
             "" if any(isinstance(e, FormatError) for e in work.errors) else f"run `{again}`",
@@ -289,6 +289,11 @@ def put_back(
         changes=tuple(work.changes),
         left=tuple(work.left),
     )
+
+
+def resume_command(name: str, namespace: str) -> str:
+    """Give what a person types to have a control plane put back."""
+    return f"backstay resume hosted {name} -n {namespace}"
 
 
 def damaged(error: FormatError, document: Object, name: str, namespace: str) -> FormatError:

@@ -31,7 +31,7 @@ from backstay.kinds.hosted.quiescing.pause import (
     paused_objects,
     pauses,
 )
-from backstay.kinds.hosted.quiescing.putback import PutBack, put_back
+from backstay.kinds.hosted.quiescing.putback import PutBack, put_back, resume_command
 from backstay.kinds.hosted.quiescing.quiet import Drained, Stillness, Watched, Watcher
 from backstay.kinds.hosted.quiescing.record import Record, ours, paused_until, pausing, recorded
 from backstay.kinds.hosted.quiescing.resume import Proof, prove
@@ -358,7 +358,7 @@ class Quiesce:
             # A patch may have been done although its answer was lost.
             raise QuiesceError(
                 f"nobody could see whether {hosted.title} is as it was: {error.what}",
-                f"run `backstay resume hosted {hosted.name} -n {hosted.namespace}`",
+                f"run `{resume_command(hosted.name, hosted.namespace)}`",
             ) from error
         for text in done.left:
             self._report.warn(f"{text}: left as it is")
