@@ -6,6 +6,7 @@ listed that is not whole, nothing is left that no manifest names, and the next r
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,8 @@ from backstay.client.access import Timeouts
 from backstay.client.etcd import Etcd as Client
 from backstay.kinds.hosted.reach.exec_snapshot import ExecSource
 from backstay.report import Verdict
-from kit.disturbed_rpc import MESSAGE, Case, Harm, Watch, cases
+from kit.cases import Case, hold_each, spread
+from kit.disturbed_rpc import MESSAGE, Harm, Watch, cases
 from kit.kubestreams import Fault
 from kit.scenes import scene
 
@@ -70,7 +72,7 @@ def ways(*names):
 def every(place):
     """All that can go wrong with the calls of a backup.
 
-    Of the messages of the snapshot the first, the last and one in the middle: each of them
+    Of the messages of the snapshot the first two, the last two and one in the middle; each of them
     in tests/flows/test_rpc_faults.py.
     """
     place.relay.watch = Watch()
@@ -111,22 +113,16 @@ def judge(place, done):
 
 
 def hold_all(place, hold_one, chosen, record_property):
-    record_property("cases", len(chosen))
-    for case in chosen:
-        try:
-            hold_one(place, case)
-        except BaseException as error:
-            error.add_note(str(case))
-            place.reset()
-            raise
-    place.mend("backup")
-    place.reset()
+    try:
+        hold_each(chosen, partial(hold_one, place), record_property)
+        place.mend("backup")
+    finally:
+        place.reset()
 
 
 @ways(*FORWARDED)
 def test_promise_1_some_calls_go_wrong(place, record_property):
-    found = every(place)
-    hold_all(place, hold, found[:: len(found) // SOME + 1], record_property)
+    hold_all(place, hold, spread(every(place), SOME), record_property)
 
 
 @pytest.mark.soak
@@ -203,8 +199,7 @@ def hold_exec(place, case: Broken):
 
 @ways("exec")
 def test_promise_1_some_execs_go_wrong(place, record_property):
-    found = every_exec(place)
-    hold_all(place, hold_exec, found[:: len(found) // SOME + 1], record_property)
+    hold_all(place, hold_exec, spread(every_exec(place), SOME), record_property)
 
 
 @pytest.mark.soak

@@ -4,8 +4,11 @@ For all kinds of clusters: what is told has a name and advice, nothing is listed
 nothing half is left where an export or a restore goes, and the next run works.
 """
 
+from functools import partial
+
 import pytest
 
+from kit.cases import hold_each
 from kit.disturbed import Case, Disturbed, cases, run, some
 from kit.faulty_store import ADVICE, FAULTS_OF, ON_PURPOSE, TOLD, Fault
 from kit.scenes import COMMANDS, KINDS, scene
@@ -66,14 +69,10 @@ def number(place, command):
 
 
 def hold_all(place, command, chosen, record_property):
-    record_property("cases", len(chosen))
-    for case in chosen:
-        try:
-            hold(place, command, case)
-        except BaseException as error:
-            error.add_note(f"{place.kind} {command}: {case}")
-            place.reset()
-            raise
+    try:
+        hold_each(chosen, partial(hold, place, command), record_property)
+    finally:
+        place.reset()
 
 
 @each

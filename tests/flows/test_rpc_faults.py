@@ -1,6 +1,7 @@
 """Every call of a backup to etcd goes wrong, in every way that it can; the members' check, too."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,8 @@ from backstay.clock import SystemClock
 from backstay.errors import EtcdError
 from backstay.kinds.etcd import MemberPoller
 from backstay.report import Verdict
-from kit.disturbed_rpc import MESSAGE, Case, Harm, cases, disturbed
+from kit.cases import Case, hold_each
+from kit.disturbed_rpc import MESSAGE, Harm, cases, disturbed
 
 CLOCK = SystemClock()
 #: A lie about a member's state may be believed; what it says of itself proves nothing then.
@@ -72,13 +74,7 @@ def assert_honest(bench, entry, case):
 
 
 def hold_all(bench, etcd, chosen, record_property):
-    record_property("cases", len(chosen))
-    for case in chosen:
-        try:
-            hold(bench, etcd, case)
-        except BaseException as error:
-            error.add_note(str(case))
-            raise
+    hold_each(chosen, partial(hold, bench, etcd), record_property)
     made = bench.back_up(etcd.access)
     assert bench.repository.find("prod/latest").manifest == made
 

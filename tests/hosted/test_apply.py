@@ -31,6 +31,7 @@ from backstay.kubeapi.resource import (
 )
 from backstay.kubeapi.review import Wanted
 from backstay.report import Report, Said
+from kit.cases import hold_each
 from kit.disturbed_api import cases, disturbed
 from kit.etcd_init import init_container
 from kit.restore_documents import VALUE, documents, one
@@ -353,17 +354,18 @@ def test_promise_6_whatever_goes_wrong_the_same_restore_goes_on(
 ):
     monkeypatch.setattr("backstay.kubeapi.http._WAITS", (0.01, 0.01))
     found, expected = every_fault(kube, api)
-    record_property("cases", len(found[::step]))
-    ended = set()
-    for case in found[::step]:
+
+    def hold(case):
+        ended = "done"
         with disturbed(kube, case) as watch:
             try:
                 run(api)
-                ended.add("done")
             except BackstayError:
-                ended.add("failed")
-        assert watch.hit, case
+                ended = "failed"
+        assert watch.hit
         run(api)
-        assert whole(kube) == expected, case
+        assert whole(kube) == expected
         clear(kube)
-    assert ended == {"done", "failed"}
+        return ended
+
+    assert set(hold_each(found[::step], hold, record_property)) == {"done", "failed"}

@@ -11,12 +11,10 @@ from backstay.errors import ConnectionFailedError, KubeError, KubeNotFoundError
 from backstay.kinds.hosted.recovery.canary import Canary, ask_canaries, digest, pick
 from backstay.kinds.hosted.recovery.restored import Expected, prove_api
 from backstay.kubeapi.api import Api
-from backstay.kubeapi.connect import connect
 from backstay.kubedata.encryption import hypershift_configuration
 from backstay.kubedata.keyname import key_name
 from backstay.report import Report, Verdict
 from kit import kube as kubedata
-from kit.kubeserver import KubeServer
 
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.COULD_NOT_VERIFY
 KEY, OTHER = b"0123456789abcdef" * 2, b"fedcba9876543210" * 2
@@ -73,17 +71,9 @@ def test_no_more_are_picked_than_wanted_and_empty_ones_never():
 
 
 @pytest.fixture
-def guest(tmp_path):
+def guest(kube):
     """The API of a hosted cluster."""
-    with KubeServer.start(tmp_path / "guest") as guest:
-        yield guest
-
-
-@pytest.fixture
-def api(guest):
-    """Our way into it."""
-    with connect(guest.kubeconfig, None) as api:
-        yield api
+    return kube
 
 
 def serve(guest, name, data=None):

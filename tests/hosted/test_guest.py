@@ -11,24 +11,15 @@ from backstay.kinds.hosted.cluster import Hosted
 from backstay.kinds.hosted.recovery.canary import Canary, digest
 from backstay.kinds.hosted.recovery.guest import open_guest, read_kubeconfig
 from backstay.kinds.hosted.recovery.restored import Expected, prove_api
-from backstay.kubeapi.connect import connect
 from backstay.kubeapi.resource import SECRETS
 from backstay.report import Report, Verdict
 from kit.kubeserver import KubeServer
 
 
 @pytest.fixture
-def management(tmp_path):
+def management(kube):
     """The API of the management cluster."""
-    with KubeServer.start(tmp_path / "management") as management:
-        yield management
-
-
-@pytest.fixture
-def api(management):
-    """Our way into it."""
-    with connect(management.kubeconfig, None) as api:
-        yield api
+    return kube
 
 
 def hosted(status=None):

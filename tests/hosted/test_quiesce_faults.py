@@ -3,11 +3,14 @@
 By itself, or, where the API answers nothing any more, by `resume`, which is told then.
 """
 
+from functools import partial
+
 import pytest
 
 from backstay.errors import BackstayError
 from backstay.kinds.hosted.quiescing.resume import resume
-from kit.disturbed_api import Case, Harm, cases, disturbed
+from kit.cases import Case, hold_each, spread
+from kit.disturbed_api import Harm, cases, disturbed
 from kit.etcd import Etcd
 from kit.quiescing import CLOCK, Bench
 
@@ -48,12 +51,11 @@ def every(bench):
     """All that can go wrong with its requests; of those that are alike the first, and the last."""
     watch, error = quiesce(bench)
     assert error is None
-    first = dict.fromkeys(moment.what for moment in watch.moments)
     chosen = []
-    for what in first:
-        alike = [moment for moment in watch.moments if moment.what == what]
+    for name in dict.fromkeys(name for name, _ in watch.moments):
+        alike = [moment for moment in watch.moments if moment[0] == name]
         chosen += dict.fromkeys((alike[0], alike[-1]))
-    assert {moment.what.split()[0] for moment in chosen} == {"get", "list", "patch"}
+    assert {name.split()[0] for name, _ in chosen} == {"get", "list", "patch"}
     return cases(chosen)
 
 
@@ -73,22 +75,14 @@ def hold(bench, before, case: Case):
 
 
 def hold_all(bench, chosen, record_property):
-    before, found = bench.state(), []
-    for case in chosen:
-        try:
-            found.append(hold(bench, before, case))
-        except BaseException as error:
-            error.add_note(str(case))
-            raise
-    record_property("cases", len(chosen))
+    found = hold_each(chosen, partial(hold, bench, bench.state()), record_property)
     record_property("left to resume", sum(dirty for _, dirty in found))
     # What polls asks now and then: not each comes as often in a run that ends early.
     assert sum(hit for hit, _ in found) > len(found) * 0.8
 
 
 def test_promise_3_some_requests_go_wrong(bench, record_property):
-    found = every(bench)
-    hold_all(bench, found[:: len(found) // SOME + 1], record_property)
+    hold_all(bench, spread(every(bench), SOME), record_property)
 
 
 @pytest.mark.soak

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
+from kit.cases import Case
 from kit.kubeserver import HangUpError, KubeServer, Seen
 
 
@@ -34,33 +35,10 @@ _CODES = {Harm.FORBID: 403, Harm.FAIL: 500, Harm.BUSY: 503}
 _BODIES = {Harm.CUT: b'{"kind": "List", "items": [{"metada', Harm.EMPTY: b"{}"}
 
 
-@dataclass(frozen=True)
-class Moment:
-    """The n-th request for a thing."""
-
-    what: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.number}"
-
-
-@dataclass(frozen=True)
-class Case:
-    """A moment, and what happens then."""
-
-    moment: Moment
-    harm: Harm
-    lasts: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.harm.name} at {self.moment}{' and after' * self.lasts}"
-
-
-def cases(moments: Sequence[Moment]) -> list[Case]:
+def cases(moments: Sequence[tuple[str, int]]) -> list[Case]:
     """Everything that can happen, once and lasting."""
     return [
-        Case(moment, harm, lasts) for moment in moments for harm in Harm for lasts in (False, True)
+        Case(*moment, harm, lasts) for moment in moments for harm in Harm for lasts in (False, True)
     ]
 
 
@@ -70,7 +48,7 @@ class Watch:
 
     kube: KubeServer
     case: Case | None = None
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[tuple[str, int]] = field(default_factory=list)
     hit: bool = False
     _seen: Counter = field(default_factory=Counter)
     _losing: set[int] = field(default_factory=set)
@@ -81,10 +59,12 @@ class Watch:
         what = f"{seen.verb} {seen.path}"
         with self._lock:
             self._seen[what] += 1
-            moment = Moment(what, self._seen[what])
+            moment = (what, self._seen[what])
             self.moments.append(moment)
             case = self.case
-            if case is None or not (moment == case.moment or (self.hit and case.lasts)):
+            if case is None:
+                return
+            if moment != (case.name, case.number) and not (self.hit and case.lasts):
                 return
             self.hit = True
             if case.harm is Harm.LOSE:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from backstay.client.dial import Dialer
+from kit.cases import Case
 from kit.etcd import Etcd
 from kit.faulty import CallError, CutError, Messages, faulty, serving
 
@@ -42,24 +43,6 @@ _OF_CALLS = (Harm.REFUSE, Harm.RESET, Harm.STALL, Harm.CUT, Harm.EMPTY)
 _OF_MESSAGES = (Harm.RESET, Harm.STALL, Harm.CUT, Harm.EMPTY, Harm.LOSE, Harm.LIE)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A moment, and what happens then."""
-
-    name: str
-    number: int
-    harm: Harm
-    lasts: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.harm.name} at {self.name} {self.number}{' and after' * self.lasts}"
-
-    def comes_to(self, name: str, number: int) -> bool:
-        """Whether it happens at a moment."""
-        later = number > self.number if self.lasts else False
-        return name == self.name and (number == self.number or later)
-
-
 def cases(moments: Sequence[tuple[str, int]]) -> list[Case]:
     """Everything that can happen, once and lasting."""
     return [
@@ -68,6 +51,12 @@ def cases(moments: Sequence[tuple[str, int]]) -> list[Case]:
         for harm in (_OF_MESSAGES if name == MESSAGE else _OF_CALLS)
         for lasts in (False, True)
     ]
+
+
+def _comes_to(case: Case, name: str, number: int) -> bool:
+    """Whether it happens at a moment: it lasts for those of one name."""
+    later = number > case.number if case.lasts else False
+    return name == case.name and (number == case.number or later)
 
 
 @dataclass
@@ -86,7 +75,7 @@ class Watch:
             self._seen[name] += 1
             moment = (name, self._seen[name])
             self.moments.append(moment)
-            if self.case is None or not self.case.comes_to(*moment):
+            if self.case is None or not _comes_to(self.case, *moment):
                 return None
             self.hit = True
             return self.case.harm
