@@ -20,8 +20,10 @@ NUMBER = 120
 def full(tmp_path):
     """A repository with many manifests."""
     repository = Repository.init(FileStore(tmp_path), new_config(Role.DATA, [], {}, NOW))
-    for _ in range(NUMBER):
-        repository.publish(manifest(repository=repository.config.repository))
+    for number in range(NUMBER):
+        # By their revisions they have names of their own: the random part alone is short.
+        made = manifest(repository=repository.config.repository, revision=1000 + number)
+        repository.publish(made)
     return repository
 
 
